@@ -1,0 +1,61 @@
+//! Sockets.
+
+use crate::Span;
+
+crate::records! {
+    pub struct InetSocket[144] {
+        /// AF_INET, AF_INET6.
+        pub family: u32,
+        /// SOCK_STREAM, SOCK_DGRAM.
+        pub kind: u32,
+        pub protocol: u32,
+        /// [`socket_state`].
+        pub state: u32,
+        /// `struct sockaddr_in` or `sockaddr_in6`; length 0 for none.
+        pub local: [u8; 32],
+        pub remote: [u8; 32],
+        pub local_len: u32,
+        pub remote_len: u32,
+        pub backlog: u32,
+        pub reserved: u32,
+        /// Sequence of [`SockOpt`], each followed by its value padded to 8 bytes.
+        pub options: Span,
+        pub reserved2: [u64; 4],
+    }
+
+    pub struct UnixSocket[80] {
+        /// SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET.
+        pub kind: u32,
+        /// [`socket_state`].
+        pub state: u32,
+        /// Bound name: a path, or abstract (first byte NUL); empty for unnamed.
+        pub name: Span,
+        /// Object of the other end of a pair or connection inside the image, or NONE.
+        pub peer: u32,
+        pub backlog: u32,
+        pub options: Span,
+        /// Inode number at the dump, for messages.
+        pub ino: u64,
+        /// SHUT_RD = 1, SHUT_WR = 2 bits.
+        pub shutdown: u32,
+        pub reserved: u32,
+        /// Mode, owner of the socket file.
+        pub mode: u32,
+        pub uid: u32,
+        pub gid: u32,
+        pub reserved2: u32,
+    }
+
+    pub struct SockOpt[16] {
+        pub level: u32,
+        pub name: u32,
+        pub len: u32,
+        pub reserved: u32,
+    }
+}
+
+pub mod socket_state {
+    pub const UNCONNECTED: u32 = 1;
+    pub const LISTENING: u32 = 2;
+    pub const CONNECTED: u32 = 3;
+}

@@ -1,0 +1,35 @@
+//! What the writer tells the stub: one record in the stub's data, found by its symbol.
+
+crate::records! {
+    /// Patched into the stub by the writer (symbol [`STUB_CONFIG_SYMBOL`]).
+    pub struct StubConfig[96] {
+        /// Address and length at which the metadata region is mapped (read-only PT_LOAD).
+        pub meta_addr: u64,
+        pub meta_len: u64,
+        /// Anonymous read-write work area: stacks and scratch memory (PT_LOAD without file bytes).
+        pub work_addr: u64,
+        pub work_len: u64,
+        /// Unmapped part of the hole, where the stub may move the vDSO for the time being.
+        pub parking_addr: u64,
+        pub parking_len: u64,
+        /// The whole hole: [stub segments | metadata | work | parking], guards included.
+        pub hole_addr: u64,
+        pub hole_len: u64,
+        /// The stub's own segments inside the hole: `[stub_addr, stub_addr + stub_len)`.
+        pub stub_addr: u64,
+        pub stub_len: u64,
+        /// First descriptor number above every saved one: the stub's own go there.
+        pub first_free_fd: u64,
+        pub reserved: u64,
+    }
+}
+
+/// Name of the `StubConfig` static in the stub.
+pub const STUB_CONFIG_SYMBOL: &str = "CKPT_STUB_CONFIG";
+
+/// Bytes of work area that the stub needs besides [`WORK_PER_THREAD`] for each thread.
+pub const WORK_BASE: u64 = 4 << 20;
+/// Bytes of work area for each saved thread (its stack while the stub runs).
+pub const WORK_PER_THREAD: u64 = 16 << 10;
+/// Bytes of parking for the vDSO and its data pages, of any kernel.
+pub const PARKING: u64 = 1 << 20;
