@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Plan + stub -> one executable ELF file.
+
+pub mod plan;
+
+pub use plan::{ContentSource, Plan, Source, Tables};

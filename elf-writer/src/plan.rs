@@ -1,0 +1,59 @@
+//! What the writer is given: every table of the image, and where the stored bytes come from.
+
+use ckpt_format::*;
+
+/// All tables, as they will be in the image. `extents[i].file_offset` and `.checksum` are filled in
+/// by the writer; everything else is final.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    pub tasks: Vec<Task>,
+    pub threads: Vec<Thread>,
+    pub mms: Vec<Mm>,
+    pub vmas: Vec<Vma>,
+    pub extents: Vec<Extent>,
+    pub files: Vec<FileIdent>,
+    pub fd_tables: Vec<FdTable>,
+    pub fds: Vec<FdEntry>,
+    pub objects: Vec<Object>,
+    pub fs_infos: Vec<FsInfo>,
+    pub sighands: Vec<Sighand>,
+    pub sig_actions: Vec<SigAction>,
+    pub pending: Vec<PendingSignal>,
+    pub posix_timers: Vec<PosixTimer>,
+    pub creds: Vec<Creds>,
+    pub locks: Vec<Lock>,
+    pub losses: Vec<Loss>,
+    pub guards: Vec<mm::GuardRange>,
+    pub blobs: Vec<u8>,
+}
+
+/// Everything that the writer needs besides the stub.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Host, clocks, CPU, spans. Version, directory, sizes, addresses and checksum are the writer's.
+    /// `hole_addr` and `hole_len` say where the stub may be.
+    pub header: Header,
+    pub tables: Tables,
+    /// `sources[i]` is where the bytes of `tables.extents[i]` come from.
+    pub sources: Vec<Source>,
+}
+
+/// Where the bytes of one extent are when the image is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Memory of the stopped process.
+    Memory { pid: i32, addr: u64 },
+    /// A file that the dumper has open; `key` is the dumper's own, `offset` in bytes.
+    File { key: u32, offset: u64 },
+    /// Bytes observed by a collector.
+    Bytes(Vec<u8>),
+}
+
+/// Reads the bytes of extents; implemented by the dumper (process_vm_readv, pread).
+pub trait ContentSource {
+    /// Fills `buf` from `source`, starting `skip` bytes into it.
+    ///
+    /// # Errors
+    /// When the bytes cannot be read; the image is then abandoned.
+    fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> std::io::Result<()>;
+}
