@@ -1,0 +1,42 @@
+//! What is dumped and restored.
+
+/// One process to measure.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    pub name: &'static str,
+    /// Bytes of private memory.
+    pub bytes: u64,
+    /// `4k`, `huge` or `zero` (touched, all zero).
+    pub pages: &'static str,
+    /// Additional one-page VMAs.
+    pub vmas: u32,
+    /// Additional threads.
+    pub threads: u32,
+    /// Part of `--quick`.
+    quick: bool,
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn memory(name: &'static str, bytes: u64, pages: &'static str, quick: bool) -> Workload {
+    Workload { name, bytes, pages, vmas: 0, threads: 0, quick }
+}
+
+/// All workloads, smallest first.
+pub fn all(quick: bool) -> Vec<Workload> {
+    let list = vec![
+        memory("16 MiB, 4 KiB pages", 16 * MIB, "4k", true),
+        memory("256 MiB, 4 KiB pages", 256 * MIB, "4k", true),
+        memory("256 MiB, huge pages", 256 * MIB, "huge", false),
+        memory("1 GiB, 4 KiB pages", GIB, "4k", true),
+        memory("1 GiB, huge pages", GIB, "huge", false),
+        memory("1 GiB of zero pages", GIB, "zero", false),
+        memory("4 GiB, 4 KiB pages", 4 * GIB, "4k", false),
+        Workload { vmas: 5_000, ..memory("5,000 VMAs", MIB, "4k", true) },
+        Workload { vmas: 30_000, ..memory("30,000 VMAs", MIB, "4k", false) },
+        Workload { threads: 100, ..memory("100 threads", MIB, "4k", true) },
+        Workload { threads: 1_000, ..memory("1,000 threads", MIB, "4k", false) },
+    ];
+    list.into_iter().filter(|w| w.quick || !quick).collect()
+}

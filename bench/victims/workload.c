@@ -1,0 +1,116 @@
+/* The process that the benchmarks dump and restore.
+ *
+ *   workload DIR BYTES PAGES VMAS THREADS
+ *
+ * BYTES of private memory filled with incompressible data, in PAGES (4k | huge | zero), VMAS extra
+ * one-page mappings with alternating protection, THREADS extra threads that wait. Afterwards the main
+ * thread spins on a heartbeat: CLOCK_MONOTONIC in ns, written into DIR/heart, which is mapped
+ * shared, so that the benchmark sees from outside when the program runs and when it does not.
+ * A byte in the same page asks for one of the limits: 'w' write all memory to DIR/own-write,
+ * 'f' fork a child that exits; the time it took (ns) is left beside the heartbeat.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct heart {
+    volatile uint64_t beat, asked, took, ready;
+};
+
+static uint64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void die(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static void *wait_forever(void *arg) {
+    (void)arg;
+    for (;;) pause();
+}
+
+static void own_write(const char *dir, const char *mem, size_t bytes) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/own-write", dir);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    if (fd < 0) die("own-write");
+    for (size_t done = 0; done < bytes;) {
+        size_t n = bytes - done < (1u << 20) ? bytes - done : (1u << 20);
+        ssize_t k = write(fd, mem + done, n);
+        if (k < 0) die("write");
+        done += k;
+    }
+    close(fd);
+    unlink(path);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 6) return 2;
+    const char *dir = argv[1], *pages = argv[3];
+    size_t bytes = strtoull(argv[2], 0, 0);
+    int vmas = atoi(argv[4]), threads = atoi(argv[5]);
+    char path[4096];
+    snprintf(path, sizeof path, "%s/heart", dir);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    if (fd < 0 || ftruncate(fd, 4096)) die(path);
+    struct heart *h = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (h == MAP_FAILED) die("mmap heart");
+    close(fd);
+
+    size_t huge = 2u << 20;
+    char *raw = mmap(0, bytes + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED) die("mmap");
+    char *mem = (char *)(((uintptr_t)raw + huge - 1) & ~(huge - 1));
+    madvise(mem, bytes, strcmp(pages, "huge") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    if (!strcmp(pages, "zero")) {
+        for (size_t i = 0; i < bytes; i += 4096) mem[i] = 0;
+    } else {
+        uint64_t x = 88172645463325252ull;
+        for (size_t i = 0; i < bytes / 8; i++) {
+            x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+            ((uint64_t *)mem)[i] = x;
+        }
+    }
+    for (int i = 0; i < vmas; i++) {
+        char *p = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) die("mmap vma");
+        *p = 1;
+        if (i & 1) mprotect(p, 4096, PROT_READ);
+    }
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 65536);
+    for (int i = 0; i < threads; i++) {
+        pthread_t t;
+        if (pthread_create(&t, &attr, wait_forever, 0)) die("pthread_create");
+    }
+    h->ready = 1;
+    for (;;) {
+        h->beat = now();
+        if (h->asked) {
+            uint64_t start = now();
+            if (h->asked == 'w') own_write(dir, mem, bytes);
+            if (h->asked == 'f') {
+                pid_t p = fork();
+                if (!p) _exit(0);
+                h->took = now() - start;
+                waitpid(p, 0, 0);
+            } else {
+                h->took = now() - start;
+            }
+            h->asked = 0;
+        }
+    }
+}
