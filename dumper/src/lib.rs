@@ -1,0 +1,9 @@
+//! Dumps a running process: `/proc` and ptrace -> [`collect::Facts`] -> [`plan`] -> an image.
+//!
+//! [`ptrace`] and [`sys`] hold all unsafe code of this crate.
+
+pub mod collect;
+pub mod error;
+pub mod plan;
+pub mod ptrace;
+pub mod sys;

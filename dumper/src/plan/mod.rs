@@ -1,0 +1,181 @@
+//! Decisions: [`Facts`] -> records of the image, or a list of what stands in the way. Pure: no pid
+//! is looked up, no file read here.
+
+pub mod fd;
+pub mod hole;
+pub mod memory;
+
+use crate::collect::Facts;
+use crate::error::Obstacle;
+use ckpt_format::*;
+use elf_writer::{Plan, Source, Tables};
+use std::collections::{BTreeSet, HashMap};
+use zerocopy::IntoBytes;
+
+/// What the user decided.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Store the contents of file-backed private mappings.
+    pub embed: bool,
+    /// Kinds of loss that were allowed (`--allow KIND`).
+    pub allow: BTreeSet<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { embed: true, allow: BTreeSet::new() }
+    }
+}
+
+/// Kinds that `--allow` knows, with what each gives up.
+pub const ALLOW_KINDS: &[(&str, &str)] = &[(
+    "children",
+    "child processes stay outside the image; wait() for them fails with ECHILD after restore",
+)];
+
+/// Accumulates the tables of an image.
+#[derive(Debug, Default)]
+pub struct Builder {
+    pub options: Options,
+    pub tables: Tables,
+    /// `sources[i]` belongs to `tables.extents[i]`.
+    pub sources: Vec<Source>,
+    /// `hole_addr`, `hole_len` and so on are set by those who know them.
+    pub header: Header,
+    pub obstacles: Vec<Obstacle>,
+    blob_index: HashMap<Vec<u8>, Span>,
+    file_index: HashMap<FileKey, u32>,
+    creds_index: HashMap<Vec<u8>, u32>,
+}
+
+/// What makes two references to a file the same file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    pub dev: u64,
+    pub ino: u64,
+    pub path: Vec<u8>,
+    pub flags: u32,
+}
+
+impl Builder {
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Stores bytes (8-byte aligned); equal bytes are stored once. An empty slice is the empty span.
+    pub fn blob(&mut self, bytes: &[u8]) -> Span {
+        if bytes.is_empty() {
+            return Span::default();
+        }
+        if let Some(span) = self.blob_index.get(bytes) {
+            return *span;
+        }
+        let blobs = &mut self.tables.blobs;
+        blobs.resize(blobs.len().next_multiple_of(8), 0);
+        let span = Span { offset: blobs.len() as u64, len: bytes.len() as u64 };
+        blobs.extend_from_slice(bytes);
+        self.blob_index.insert(bytes.to_vec(), span);
+        span
+    }
+
+    /// Stores a payload record.
+    pub fn payload<T: Record>(&mut self, record: &T) -> Span {
+        self.blob(record.as_bytes())
+    }
+
+    /// Index of a file in the file table, added when it is new. `make` builds the record (it gets
+    /// the builder for its path blob); later callers get the first one's record, whose `flags` and
+    /// `contents` they may still extend through `tables.files`.
+    pub fn file(&mut self, key: FileKey, make: impl FnOnce(&mut Self) -> FileIdent) -> u32 {
+        if let Some(index) = self.file_index.get(&key) {
+            return *index;
+        }
+        let record = make(self);
+        let index = self.tables.files.len() as u32;
+        self.tables.files.push(record);
+        self.file_index.insert(key, index);
+        index
+    }
+
+    /// Adds stored bytes that are to be copied from `source`, split so that no extent is longer than
+    /// [`content::MAX_EXTENT`]. `addr` as in [`Extent::addr`]. Callers make a [`Range`] of the
+    /// extents they added one after the other: `let first = b.extent_mark(); ...; b.extents_since(first)`.
+    pub fn extent(&mut self, addr: u64, len: u64, flags: u32, source: &Source) {
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(content::MAX_EXTENT);
+            self.tables.extents.push(Extent { addr: addr + done, len: part, flags, ..Extent::default() });
+            self.sources.push(source.part(done, part));
+            done += part;
+        }
+    }
+
+    /// Where the next extent will be.
+    #[must_use]
+    pub fn extent_mark(&self) -> u32 {
+        self.tables.extents.len() as u32
+    }
+
+    /// Extents added since `first`.
+    #[must_use]
+    pub fn extents_since(&self, first: u32) -> Range {
+        Range { first, count: self.extent_mark() - first }
+    }
+
+    /// Index of a credentials record, added when it is new.
+    pub fn creds(&mut self, record: Creds) -> u32 {
+        let key = record.as_bytes().to_vec();
+        if let Some(index) = self.creds_index.get(&key) {
+            return *index;
+        }
+        let index = self.tables.creds.len() as u32;
+        self.tables.creds.push(record);
+        self.creds_index.insert(key, index);
+        index
+    }
+
+    /// Notes something that cannot be saved. The plan goes on, so that all are found at once.
+    pub fn refuse(&mut self, pid: i32, what: impl Into<String>, remedy: impl Into<String>) {
+        self.obstacles.push(Obstacle { pid, what: what.into(), remedy: remedy.into() });
+    }
+
+    /// Something that can be left out if the user allowed `kind` (one of [`ALLOW_KINDS`]): a loss
+    /// that the image records, else an obstacle whose remedy names the option.
+    pub fn loss(&mut self, kind: &'static str, pid: i32, text: impl Into<String>) {
+        let text = text.into();
+        if self.options.allow.contains(kind) {
+            let kind = self.blob(kind.as_bytes());
+            let text = self.blob(text.as_bytes());
+            self.tables.losses.push(Loss { kind, text, pid, reserved: 0 });
+        } else {
+            self.refuse(pid, text, format!("`--allow {kind}` dumps without it"));
+        }
+    }
+
+    /// The finished plan, or everything that stands in the way.
+    ///
+    /// # Errors
+    /// The obstacles, in the order in which they were found.
+    pub fn finish(self) -> Result<Plan, Vec<Obstacle>> {
+        if !self.obstacles.is_empty() {
+            return Err(self.obstacles);
+        }
+        Ok(Plan { header: self.header, tables: self.tables, sources: self.sources })
+    }
+}
+
+/// Takes every decision.
+///
+/// # Errors
+/// All obstacles.
+pub fn plan(facts: &Facts, options: Options) -> Result<Plan, Vec<Obstacle>> {
+    let mut builder = Builder::new(options);
+    builder.obstacles.extend(facts.obstacles.iter().cloned());
+    for task in &facts.tasks {
+        let mm = memory::plan(&mut builder, task);
+        let fd_table = fd::plan(&mut builder, task);
+        builder.tables.tasks.push(Task { pid: task.pid, mm, fd_table, ..Task::default() });
+    }
+    builder.finish()
+}

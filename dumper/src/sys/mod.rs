@@ -1,0 +1,2 @@
+//! The few system calls that have no safe wrapper in the libraries we use.
+#![allow(unsafe_code)]
