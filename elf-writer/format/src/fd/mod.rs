@@ -10,7 +10,7 @@ pub mod regular;
 pub mod socket;
 pub mod tty;
 
-use crate::{Range, Span};
+use crate::Span;
 
 crate::records! {
     /// One descriptor.
@@ -24,7 +24,7 @@ crate::records! {
     }
 
     /// A kernel object that descriptors refer to.
-    pub struct Object[64] {
+    pub struct Object[72] {
         /// [`ObjectKind`].
         pub kind: u32,
         /// [`object_flags`].
@@ -39,10 +39,18 @@ crate::records! {
         pub offset: u64,
         /// Record of its kind.
         pub payload: Span,
-        /// Extents with contents (pipe data, queued datagrams ...).
-        pub contents: Range,
+        /// What waits in it to be read, oldest first: [`Message`]s, each followed by its bytes padded
+        /// to a multiple of 8.
+        pub queue: Span,
         /// The object below this one, if its kind says so, else NONE.
         pub inner: u32,
+        pub reserved: u32,
+    }
+
+    /// One message of a queue (a byte stream is a single one).
+    pub struct Message[8] {
+        /// Length in bytes; may be 0.
+        pub len: u32,
         pub reserved: u32,
     }
 
@@ -79,11 +87,12 @@ pub mod object_flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ObjectKind {
-    /// Regular file, directory, device node, named FIFO: anything reopened by path. [`regular::OpenFile`].
+    /// Regular file, directory, device node: anything reopened by path, or recreated when it had
+    /// been deleted. [`regular::OpenFile`].
     File = 1,
-    /// One end of a pipe. `inner` is the pipe.
+    /// One end of a pipe or FIFO (or both, when O_RDWR). `inner` is the pipe.
     PipeEnd = 2,
-    /// The buffer of a pipe; no descriptor refers to it directly. [`pipe::Pipe`].
+    /// The buffer of a pipe or FIFO; no descriptor refers to it directly. [`pipe::Pipe`].
     Pipe = 3,
     /// [`event::EventFd`].
     EventFd = 4,

@@ -23,13 +23,17 @@ crate::records! {
         pub reserved2: [u64; 4],
     }
 
-    pub struct UnixSocket[80] {
+    pub struct UnixSocket[120] {
         /// SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET.
         pub kind: u32,
         /// [`socket_state`].
         pub state: u32,
         /// Bound name: a path, or abstract (first byte NUL); empty for unnamed.
         pub name: Span,
+        /// Where a relative `name` starts; empty for an absolute or abstract one.
+        pub dir: Span,
+        /// Name of the other end, outside the image, that a datagram socket is connected to.
+        pub remote: Span,
         /// Object of the other end of a pair or connection inside the image, or NONE.
         pub peer: u32,
         pub backlog: u32,
@@ -43,9 +47,12 @@ crate::records! {
         pub mode: u32,
         pub uid: u32,
         pub gid: u32,
-        pub reserved2: u32,
+        /// [`unix_flags`].
+        pub flags: u32,
+        pub reserved2: u64,
     }
 
+    /// An option that differs from what a new socket has.
     pub struct SockOpt[16] {
         pub level: u32,
         pub name: u32,
@@ -54,8 +61,22 @@ crate::records! {
     }
 }
 
+/// [`InetSocket::state`], [`UnixSocket::state`].
 pub mod socket_state {
+    /// New, or bound.
     pub const UNCONNECTED: u32 = 1;
     pub const LISTENING: u32 = 2;
+    /// To `peer`, to `remote`, or (UDP) with a default destination.
     pub const CONNECTED: u32 = 3;
+    /// The other end is gone: reading gives what is queued, then end of file (unix) or ECONNRESET
+    /// once (TCP); writing gives EPIPE.
+    pub const BROKEN: u32 = 4;
+    /// TCP, over and read to the end: end of file on reading, EPIPE on writing.
+    pub const CLOSED: u32 = 5;
+}
+
+/// Bits of [`UnixSocket::flags`].
+pub mod unix_flags {
+    /// The socket file had been deleted: bind and unlink.
+    pub const UNLINKED: u32 = 1;
 }
