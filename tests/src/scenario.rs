@@ -1,0 +1,197 @@
+//! The ways that most victims go through.
+
+use crate::{Proc, Suite, T, TestResult, Variant, Who};
+
+/// Which scenarios a victim goes through, each a test `VICTIM::SCENARIO`.
+#[derive(Clone, Debug)]
+pub struct Scenarios {
+    /// Linkings; the first one is used for everything but `VICTIM::restore-VARIANT`.
+    pub variants: Vec<Variant>,
+    /// Values of `--pid`, besides the default, that are tried: `VICTIM::pid-MODE`.
+    pub pids: Vec<&'static str>,
+    /// Also as an ordinary user (default), or only so, or only as root.
+    pub user: bool,
+    pub root: bool,
+    /// Also dump the restored one and restore that (default).
+    pub twice: bool,
+    /// The victim answers `ping` while it waits (default): it is known to run on before `go`.
+    pub ping: bool,
+    pub args: Vec<&'static str>,
+    pub wrapper: Vec<&'static str>,
+    pub dump_args: Vec<&'static str>,
+}
+
+impl Default for Scenarios {
+    fn default() -> Self {
+        Self {
+            variants: vec![Variant::Dynamic],
+            pids: vec![],
+            user: true,
+            root: true,
+            twice: true,
+            ping: true,
+            args: vec![],
+            wrapper: vec![],
+            dump_args: vec![],
+        }
+    }
+}
+
+impl Scenarios {
+    pub fn root_only() -> Self {
+        Self { user: false, ..Self::default() }
+    }
+
+    pub fn pids(mut self, modes: &[&'static str]) -> Self {
+        self.pids = modes.to_vec();
+        self
+    }
+
+    pub fn all_pids(self) -> Self {
+        self.pids(&["new", "same", "ns"])
+    }
+
+    pub fn variants(mut self, variants: &[Variant]) -> Self {
+        self.variants = variants.to_vec();
+        self
+    }
+
+    pub fn args(mut self, args: &[&'static str]) -> Self {
+        self.args = args.to_vec();
+        self
+    }
+
+    pub fn wrapper(mut self, wrapper: &[&'static str]) -> Self {
+        self.wrapper = wrapper.to_vec();
+        self
+    }
+
+    pub fn no_ping(mut self) -> Self {
+        self.ping = false;
+        self
+    }
+
+    pub fn once(mut self) -> Self {
+        self.twice = false;
+        self
+    }
+
+    fn start(&self, t: &T, victim: &str, variant: Variant) -> anyhow::Result<Proc> {
+        if !self.user && t.who() == Who::Me {
+            crate::need_root()?;
+        }
+        let (args, wrapper) = (&self.args, &self.wrapper);
+        t.victim(victim).variant(variant).args(args).with(|l| l.wrapper(wrapper)).start()
+    }
+
+    /// No dump at all: is the victim itself right?
+    fn plain(&self, t: &T, victim: &str) -> TestResult {
+        let mut original = self.start(t, victim, self.variants[0])?;
+        if self.ping {
+            self.alive(t, &mut original)?;
+        }
+        self.finish(t, &mut original)
+    }
+
+    /// Dumps with --kill, restores, lets it verify.
+    fn restore(&self, t: &T, victim: &str, variant: Variant, pid: Option<&str>) -> TestResult {
+        let mut original = self.start(t, victim, variant)?;
+        t.dump(original.pid()).kill().args(&self.dump_args).ok()?;
+        original.expect_signal(nix::sys::signal::Signal::SIGKILL)?;
+        let mut restored = self.run_image(t, pid)?;
+        self.finish(t, &mut restored)
+    }
+
+    fn run_image(&self, t: &T, pid: Option<&str>) -> anyhow::Result<Proc> {
+        let mut restore = t.restore("saved.ckpt");
+        if let Some(mode) = pid {
+            restore = restore.pid(mode);
+        }
+        let mut restored = restore.start()?;
+        if self.ping {
+            self.alive(t, &mut restored)?;
+        }
+        Ok(restored)
+    }
+
+    /// Waits for a sign of life, or fails as soon as the process ends.
+    fn alive(&self, t: &T, proc: &mut Proc) -> TestResult {
+        t.write("ping", "")?;
+        t.wait_until("sign of life of the victim", || {
+            proc.ensure_alive()?;
+            Ok(t.path("pong").exists())
+        })?;
+        std::fs::remove_file(t.path("pong"))?;
+        Ok(())
+    }
+
+    fn finish(&self, t: &T, proc: &mut Proc) -> TestResult {
+        t.go()?;
+        let ended = proc.expect_exit(0);
+        t.expect_ok().and(ended)
+    }
+
+    /// Dumps and leaves running: the original must not have noticed.
+    fn unharmed(&self, t: &T, victim: &str) -> TestResult {
+        let mut original = self.start(t, victim, self.variants[0])?;
+        t.dump(original.pid()).args(&self.dump_args).ok()?;
+        if self.ping {
+            self.alive(t, &mut original)?;
+        }
+        self.finish(t, &mut original)
+    }
+
+    /// Dumps the restored one again, twice.
+    fn again(&self, t: &T, victim: &str) -> TestResult {
+        let mut original = self.start(t, victim, self.variants[0])?;
+        t.dump(original.pid()).kill().args(&self.dump_args).ok()?;
+        original.wait_exit()?;
+        for _ in 0..2 {
+            let mut restored = self.run_image(t, Some("new"))?;
+            t.wait_restored(&mut restored)?;
+            t.dump(restored.pid()).kill().args(&self.dump_args).ok()?;
+            restored.expect_signal(nix::sys::signal::Signal::SIGKILL)?;
+        }
+        let mut restored = self.run_image(t, Some("new"))?;
+        self.finish(t, &mut restored)
+    }
+}
+
+impl Suite {
+    /// Adds the scenarios of one victim.
+    pub fn victim(&mut self, victim: &'static str, scenarios: Scenarios) -> &mut Self {
+        self.victim_named(victim, victim, scenarios)
+    }
+
+    /// The same under another name, for a victim that is run with different arguments.
+    pub fn victim_named(&mut self, name: &str, victim: &'static str, scenarios: Scenarios) -> &mut Self {
+        if std::env::var_os("CKPT_TEST_PLAIN").is_some() {
+            return self.test(format!("{name}::plain"), move |t| scenarios.plain(t, victim));
+        }
+        let first = scenarios.variants[0];
+        let whos = [(Who::Me, scenarios.root, ""), (Who::User, scenarios.user, "-user")];
+        for (who, _, suffix) in whos.into_iter().filter(|(_, wanted, _)| *wanted) {
+            let s = scenarios.clone();
+            self.test_as(who, format!("{name}::restore{suffix}"), move |t| s.restore(t, victim, first, None));
+        }
+        let main = if scenarios.root { Who::Me } else { Who::User };
+        let s = scenarios.clone();
+        self.test_as(main, format!("{name}::unharmed"), move |t| s.unharmed(t, victim));
+        for mode in scenarios.pids.clone() {
+            let s = scenarios.clone();
+            self.test_as(main, format!("{name}::pid-{mode}"), move |t| {
+                s.restore(t, victim, first, Some(mode))
+            });
+        }
+        for &variant in &scenarios.variants[1..] {
+            let s = scenarios.clone();
+            let test = format!("{name}::restore-{variant:?}").to_lowercase();
+            self.test_as(main, test, move |t| s.restore(t, victim, variant, None));
+        }
+        if scenarios.twice {
+            let s = scenarios;
+            self.test_as(main, format!("{name}::again"), move |t| s.again(t, victim));
+        }
+        self
+    }
+}

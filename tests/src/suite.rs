@@ -1,0 +1,336 @@
+//! Suites and the context that each test gets.
+
+use crate::{Dump, Launch, Restore, Skip, Terminal, VictimLaunch, WorkDir, procfs};
+use anyhow::{Context, bail};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub type TestResult = anyhow::Result<()>;
+
+/// Uid and gid of [`Who::User`] when the suite runs as root. Not 65534, which is also what ids that
+/// have no mapping look like.
+const USER: u32 = 1000;
+
+/// On whose behalf a program is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever runs the suite.
+    Me,
+    /// An ordinary user without capabilities; the same as `Me` when that is not root.
+    User,
+}
+
+impl Who {
+    pub(crate) fn prefix(self) -> Vec<OsString> {
+        let user = USER.to_string();
+        match self {
+            Self::User if nix::unistd::geteuid().is_root() => {
+                ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--inh-caps=-all", "--"]
+                    .map(OsString::from)
+                    .to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives a file or directory to this user.
+    pub fn own(self, path: &Path) -> anyhow::Result<()> {
+        if self == Self::User && nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(path, Some(USER), Some(USER))
+                .with_context(|| format!("cannot chown {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The tests of one program.
+#[derive(Debug)]
+pub struct Suite {
+    name: &'static str,
+    trials: Vec<Trial>,
+}
+
+impl Suite {
+    /// `name` is the cargo name of the test target: it appears in the command that repeats a test.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, trials: Vec::new() }
+    }
+
+    /// Adds a test that runs as whoever runs the suite.
+    pub fn test(
+        &mut self,
+        name: impl Into<String>,
+        body: impl FnOnce(&T) -> TestResult + Send + 'static,
+    ) -> &mut Self {
+        self.test_as(Who::Me, name, body)
+    }
+
+    /// Adds a test whose programs (victim, dumper, image) run as an ordinary user.
+    pub fn test_as(
+        &mut self,
+        who: Who,
+        name: impl Into<String>,
+        body: impl FnOnce(&T) -> TestResult + Send + 'static,
+    ) -> &mut Self {
+        let name = name.into();
+        let suite = self.name;
+        let title = name.clone();
+        self.trials.push(Trial::ignorable_test(title, move || run_one(suite, &name, who, body)));
+        self
+    }
+
+    /// Runs what the command line selects (the options of `cargo test -- ...`).
+    pub fn run(self) -> ExitCode {
+        let args = Arguments::from_args();
+        libtest_mimic::run(&args, self.trials).exit_code()
+    }
+}
+
+fn run_one(
+    suite: &str,
+    name: &str,
+    who: Who,
+    body: impl FnOnce(&T) -> TestResult,
+) -> Result<Completion, Failed> {
+    let t = T::new(&name.replace(['/', ':', ' '], "_"), who).map_err(|e| format!("{e:#}"))?;
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&t)));
+    let error = match outcome {
+        Ok(Ok(())) => return Ok(Completion::Completed),
+        Ok(Err(error)) => match error.downcast::<Skip>() {
+            Ok(Skip(reason)) => {
+                // Also when output is not shown otherwise: a skip must be seen.
+                eprintln!("{suite}: {name}: skipped: {reason}");
+                return Ok(Completion::ignored_with(reason));
+            }
+            Err(error) => format!("{error:#}"),
+        },
+        Err(panic) => match panic.downcast_ref::<String>() {
+            Some(text) => text.clone(),
+            None => panic.downcast_ref::<&str>().unwrap_or(&"panic").to_string(),
+        },
+    };
+    t.0.dir.keep();
+    Err(format!(
+        "{error}\n\n{}\ndirectory: {}\nagain:     cargo test -p ckpt-tests --test {suite} -- --exact '{name}'",
+        t.logs(),
+        t.dir().display()
+    )
+    .into())
+}
+
+/// Context of a running test. Everything in it lives in the test's own directory.
+#[derive(Debug)]
+pub struct T(Rc<Inner>);
+
+pub(crate) type Handle = Rc<Inner>;
+
+#[derive(Debug)]
+pub struct Inner {
+    dir: WorkDir,
+    who: Who,
+    started: std::cell::RefCell<Vec<(String, i32)>>,
+    counts: std::cell::RefCell<std::collections::HashMap<&'static str, u32>>,
+    deadline: Duration,
+}
+
+impl Inner {
+    /// Polls until `condition` gives a value; fails after the deadline, telling what was seen.
+    pub fn wait_for<R>(
+        &self,
+        what: &str,
+        mut condition: impl FnMut() -> anyhow::Result<Option<R>>,
+    ) -> anyhow::Result<R> {
+        let start = Instant::now();
+        let mut interval = Duration::from_micros(200);
+        loop {
+            if let Some(value) = condition().with_context(|| format!("while waiting for {what}"))? {
+                return Ok(value);
+            }
+            if start.elapsed() > self.deadline {
+                bail!("no {what} after {:?}\n{}", self.deadline, self.describe());
+            }
+            std::thread::sleep(interval);
+            interval = (interval * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    pub fn wait_until(
+        &self,
+        what: &str,
+        mut condition: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        self.wait_for(what, || Ok(condition()?.then_some(())))
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for (name, pid) in self.started.borrow().iter() {
+            text += &procfs::describe(name, *pid);
+            for below in procfs::descendants(*pid) {
+                text += &procfs::describe(&format!("  below {name}"), below);
+            }
+        }
+        text
+    }
+}
+
+impl T {
+    fn new(name: &str, who: Who) -> anyhow::Result<Self> {
+        let dir = WorkDir::new(name)?;
+        who.own(dir.path())?;
+        let seconds = std::env::var("CKPT_TEST_DEADLINE").ok().and_then(|s| s.parse().ok()).unwrap_or(30);
+        Ok(Self(Rc::new(Inner {
+            dir,
+            who,
+            started: std::cell::RefCell::default(),
+            counts: std::cell::RefCell::default(),
+            deadline: Duration::from_secs(seconds),
+        })))
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.0.clone()
+    }
+
+    pub(crate) fn register(&self, name: &str, pid: i32) {
+        self.0.started.borrow_mut().push((name.to_owned(), pid));
+    }
+
+    /// Numbers the logs of commands of the same kind.
+    pub(crate) fn count(&self, kind: &'static str) -> u32 {
+        let mut counts = self.0.counts.borrow_mut();
+        let n = counts.entry(kind).or_default();
+        *n += 1;
+        *n
+    }
+
+    /// The test's directory: also CKPT_DIR of victims, current directory and HOME of everything.
+    pub fn dir(&self) -> &Path {
+        self.0.dir.path()
+    }
+
+    pub fn who(&self) -> Who {
+        self.0.who
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
+    /// Writes a file of the test's directory, owned by the test's user.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
+        let path = self.path(name);
+        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        self.who().own(&path)?;
+        Ok(path)
+    }
+
+    /// Reads a file of the test's directory.
+    pub fn read(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.path(name);
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub fn wait_until(&self, what: &str, condition: impl FnMut() -> anyhow::Result<bool>) -> TestResult {
+        self.0.wait_until(what, condition)
+    }
+
+    pub fn wait_for<R>(
+        &self,
+        what: &str,
+        condition: impl FnMut() -> anyhow::Result<Option<R>>,
+    ) -> anyhow::Result<R> {
+        self.0.wait_for(what, condition)
+    }
+
+    /// Waits for a file of the test's directory.
+    pub fn wait_file(&self, name: &str) -> TestResult {
+        self.wait_until(&format!("file {name}"), || Ok(self.path(name).exists()))
+    }
+
+    /// Any program. `name` names its logs.
+    pub fn launch(&self, name: &str, program: impl AsRef<OsStr>) -> Launch<'_> {
+        Launch::new(self, name, program)
+    }
+
+    /// `tests/victims/NAME.c`.
+    pub fn victim(&self, name: &str) -> VictimLaunch<'_> {
+        VictimLaunch::new(self, name)
+    }
+
+    /// `ckpt-dump PID -o saved.ckpt`.
+    pub fn dump(&self, pid: i32) -> Dump<'_> {
+        Dump::new(self, pid)
+    }
+
+    /// Runs an image of the test's directory.
+    pub fn restore(&self, image: &str) -> Restore<'_> {
+        Restore::new(self, image)
+    }
+
+    /// A new pseudo-terminal.
+    pub fn terminal(&self) -> anyhow::Result<Terminal> {
+        Terminal::open(self.handle())
+    }
+
+    /// Tells the victim to verify and to end.
+    pub fn go(&self) -> TestResult {
+        self.write("go", "").map(drop)
+    }
+
+    /// Waits for a sign of life of a victim in `wait_go()`.
+    pub fn ping(&self) -> TestResult {
+        self.write("ping", "")?;
+        self.wait_file("pong")?;
+        std::fs::remove_file(self.path("pong"))?;
+        Ok(())
+    }
+
+    /// Waits until a process restored in place is itself: renamed, not traced, helper gone.
+    pub fn wait_restored(&self, proc: &mut crate::Proc) -> TestResult {
+        let pid = proc.pid();
+        self.wait_until("the program in place of the image", || {
+            proc.ensure_alive()?;
+            Ok(procfs::comm(pid).is_some_and(|comm| !comm.ends_with(".ckpt"))
+                && procfs::status(pid, "TracerPid").as_deref() == Some("0")
+                && procfs::group(pid) == [pid])
+        })
+    }
+
+    /// Fails unless the victim wrote that all is well.
+    pub fn expect_ok(&self) -> TestResult {
+        let result = self.read("result").unwrap_or_else(|e| format!("{e:#}"));
+        if result != "ok" {
+            bail!("the victim says: {result}");
+        }
+        Ok(())
+    }
+
+    /// The ends of all logs, for the failure report.
+    fn logs(&self) -> String {
+        let mut text = String::new();
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(self.dir()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        files.sort();
+        for path in files {
+            let is_log = path.extension().is_some_and(|e| e == "out" || e == "err" || e == "log");
+            let content = if is_log { crate::process::read_lossy(&path) } else { String::new() };
+            if content.is_empty() {
+                continue;
+            }
+            let start = content.len().saturating_sub(3000);
+            let start = (start..=content.len()).find(|&i| content.is_char_boundary(i)).unwrap_or(0);
+            text += &format!("--- {}\n{}\n", path.display(), content[start..].trim_end());
+        }
+        text
+    }
+}
