@@ -1,5 +1,20 @@
-//! Plan + stub -> one executable ELF file.
+//! Plan + stub -> one executable ELF file. `FORMAT.md` beside this crate describes that file.
+//!
+//! [`write::write_image`] streams the contents to an unnamed file while the target is stopped;
+//! [`write::PendingImage::commit`] syncs it and gives it its name.
 
+pub mod core_notes;
+pub mod elf;
+pub mod error;
+pub mod layout;
+pub mod notes;
 pub mod plan;
+pub mod sections;
+pub mod stream;
+pub mod stub;
+pub mod verify;
+pub mod write;
 
-pub use plan::{ContentSource, Plan, Source, Tables};
+pub use error::WriteError;
+pub use plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Tables};
+pub use write::{PendingImage, Summary, write_image};

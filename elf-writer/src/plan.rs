@@ -2,8 +2,10 @@
 
 use ckpt_format::*;
 
-/// All tables, as they will be in the image. `extents[i].file_offset` and `.checksum` are filled in
-/// by the writer; everything else is final.
+/// All tables, as they will be in the image. `extents` are the *planned* extents: of any length, in
+/// the order of the ranges that refer to them. The writer cuts them (at [`content::MAX_EXTENT`], and
+/// where pages of zeros are left out), fills in `file_offset` and `checksum`, and adjusts every
+/// [`Range`] that refers to them. Everything else is final.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     pub tasks: Vec<Task>,
@@ -27,11 +29,15 @@ pub struct Tables {
     pub blobs: Vec<u8>,
 }
 
+/// [`Extent::flags`] of a planned extent only: pages that hold nothing but zeros need not be stored,
+/// because what lies there at restore is zero anyway. Never set in an image.
+pub const DROP_ZERO: u32 = 1 << 31;
+
 /// Everything that the writer needs besides the stub.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Host, clocks, CPU, spans. Version, directory, sizes, addresses and checksum are the writer's.
-    /// `hole_addr` and `hole_len` say where the stub may be.
+    /// `hole_addr` and `hole_len` say where the stub may be; see [`crate::layout::hole_size`].
     pub header: Header,
     pub tables: Tables,
     /// `sources[i]` is where the bytes of `tables.extents[i]` come from.
@@ -49,16 +55,13 @@ pub enum Source {
     Bytes(Vec<u8>),
 }
 
-impl Source {
-    /// `len` bytes of this source, starting `skip` bytes into it.
-    #[must_use]
-    pub fn part(&self, skip: u64, len: u64) -> Self {
-        match self {
-            Self::Memory { pid, addr } => Self::Memory { pid: *pid, addr: addr + skip },
-            Self::File { key, offset } => Self::File { key: *key, offset: offset + skip },
-            Self::Bytes(bytes) => Self::Bytes(bytes[skip as usize..(skip + len) as usize].to_vec()),
-        }
-    }
+/// A part of a planned extent that is wanted now.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    pub source: &'a Source,
+    /// Where to start, in bytes from the start of the source.
+    pub skip: u64,
+    pub len: usize,
 }
 
 /// Reads the bytes of extents; implemented by the dumper (process_vm_readv, pread).
@@ -68,4 +71,19 @@ pub trait ContentSource {
     /// # Errors
     /// When the bytes cannot be read; the image is then abandoned.
     fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> std::io::Result<()>;
+
+    /// Fills `buf` with the pieces, one after the other. Worth overriding where one system call can
+    /// read many pieces.
+    ///
+    /// # Errors
+    /// As [`ContentSource::read`].
+    fn read_pieces(&mut self, pieces: &[Piece<'_>], buf: &mut [u8]) -> std::io::Result<()> {
+        let mut rest = buf;
+        for piece in pieces {
+            let (now, later) = rest.split_at_mut(piece.len);
+            self.read(piece.source, piece.skip, now)?;
+            rest = later;
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,374 @@
+//! Copies the contents into the file: one thread reads, looks for zeros and computes checksums, the
+//! other writes. A few buffers that fit the L2 cache go round between them; nothing is copied twice.
+
+use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan};
+use crate::{Tables, WriteError};
+use ckpt_format::content::MAX_EXTENT;
+use ckpt_format::{Extent, PAGE_SIZE, checksum};
+use nix::sys::uio::pwritev;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Size of a buffer, and the longest extent that is written.
+pub const CHUNK: usize = 256 << 10;
+const _: () = assert!(CHUNK as u64 <= MAX_EXTENT && CHUNK.is_multiple_of(PAGE_SIZE as usize));
+/// Buffers in use.
+const BUFFERS: usize = 6;
+/// Most pieces read at once (IOV_MAX of process_vm_readv).
+const MAX_PIECES: usize = 1024;
+/// Small contents (pipe data, tails of files) are aligned to this in the image.
+const SMALL_ALIGN: u64 = 64;
+
+/// Called with the number of planned bytes done so far.
+pub type Progress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
+
+/// A buffer on its way to the file.
+struct Filled {
+    buf: Vec<u8>,
+    /// `(start in the buffer, length, offset in the file)`, ascending.
+    parts: Vec<(usize, usize, u64)>,
+}
+
+/// What came of the planned extents.
+#[derive(Debug, Default)]
+pub struct Streamed {
+    /// The image's extents, in the order of the plan.
+    pub extents: Vec<Extent>,
+    /// `first[i]..first[i + 1]` are those of planned extent `i`.
+    pub first: Vec<u32>,
+    /// End of the contents in the file.
+    pub end: u64,
+}
+
+/// Order in which planned extents are written: memory by address, so that a VMA is contiguous in the
+/// file whether its bytes are dirty or embedded; then the rest as planned.
+fn write_order(tables: &Tables) -> Vec<usize> {
+    let mut done = vec![false; tables.extents.len()];
+    let mut order = Vec::with_capacity(done.len());
+    for vma in &tables.vmas {
+        let start = order.len();
+        order.extend(vma.dirty.indices().chain(vma.embedded.indices()));
+        order[start..].sort_unstable_by_key(|&i| tables.extents[i].addr);
+    }
+    order.iter().for_each(|&i| done[i] = true);
+    order.extend((0..done.len()).filter(|&i| !done[i]));
+    order
+}
+
+/// Copies the contents of `plan` to `file` from offset `start` on.
+///
+/// # Errors
+/// When a read or a write fails, or `progress` asks to stop. The file is then incomplete.
+pub fn stream(
+    plan: &Plan,
+    source: &mut dyn ContentSource,
+    file: &File,
+    path: &Path,
+    start: u64,
+    progress: &mut Progress<'_>,
+) -> Result<Streamed, WriteError> {
+    std::thread::scope(|scope| {
+        let (full_tx, full_rx) = sync_channel::<Filled>(BUFFERS);
+        let (free_tx, free_rx) = sync_channel::<Vec<u8>>(BUFFERS);
+        for _ in 0..BUFFERS {
+            // Cannot fail: the receiver is alive and there is room.
+            let _ = free_tx.send(vec![0; CHUNK]);
+        }
+        let writer = scope.spawn(move || write_all(file, &full_rx, &free_tx));
+        let mut reader = Reader::new(plan, start);
+        let result = reader.run(source, &full_tx, &free_rx, progress);
+        drop(full_tx);
+        let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked")));
+        // When the writer fails the reader only sees a closed channel: its error comes first.
+        written.map_err(|source| WriteError::Output { what: "cannot write", path: path.into(), source })?;
+        result?;
+        Ok(reader.finish())
+    })
+}
+
+fn write_all(file: &File, full: &Receiver<Filled>, free: &SyncSender<Vec<u8>>) -> io::Result<()> {
+    for filled in full {
+        for group in filled.parts.chunk_by(|a, b| a.2 + a.1 as u64 == b.2) {
+            for slices in group.chunks(MAX_PIECES) {
+                let iov: Vec<IoSlice<'_>> =
+                    slices.iter().map(|&(at, len, _)| IoSlice::new(&filled.buf[at..at + len])).collect();
+                pwritev_all(file, iov, slices[0].2)?;
+            }
+        }
+        // The reader may have finished.
+        let _ = free.send(filled.buf);
+    }
+    Ok(())
+}
+
+/// `pwritev` until everything is written.
+fn pwritev_all(file: &File, mut iov: Vec<IoSlice<'_>>, mut offset: u64) -> io::Result<()> {
+    let mut rest = &mut iov[..];
+    while !rest.is_empty() {
+        match pwritev(file, rest, offset as i64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                offset += n as u64;
+                IoSlice::advance_slices(&mut rest, n);
+            }
+            Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+struct Reader<'a> {
+    plan: &'a Plan,
+    order: Vec<usize>,
+    /// By planned extent: its extents in the image.
+    made: Vec<Vec<Extent>>,
+    offset: u64,
+}
+
+/// Part of a planned extent in the current buffer.
+#[derive(Clone, Copy)]
+struct Wanted {
+    extent: usize,
+    skip: u64,
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(plan: &'a Plan, start: u64) -> Self {
+        let order = write_order(&plan.tables);
+        Self { plan, order, made: vec![Vec::new(); plan.tables.extents.len()], offset: start }
+    }
+
+    fn run(
+        &mut self,
+        source: &mut dyn ContentSource,
+        full: &SyncSender<Filled>,
+        free: &Receiver<Vec<u8>>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), WriteError> {
+        let order = std::mem::take(&mut self.order);
+        let (mut next, mut skip, mut done) = (0, 0u64, 0u64);
+        let mut wanted: Vec<Wanted> = Vec::new();
+        while next < order.len() {
+            wanted.clear();
+            let mut filled = 0;
+            while next < order.len() && filled < CHUNK && wanted.len() < MAX_PIECES {
+                let extent = &self.plan.tables.extents[order[next]];
+                let len = (extent.len - skip).min((CHUNK - filled) as u64) as usize;
+                if len > 0 {
+                    wanted.push(Wanted { extent: order[next], skip, len });
+                    filled += len;
+                    skip += len as u64;
+                }
+                if skip == extent.len {
+                    (next, skip) = (next + 1, 0);
+                }
+            }
+            // A closed channel means that the writer failed; it reports why.
+            let Ok(mut buf) = free.recv() else { return Err(WriteError::Interrupted) };
+            self.read(source, &wanted, &mut buf[..filled])?;
+            let parts = self.cut(&wanted, &buf);
+            if full.send(Filled { buf, parts }).is_err() {
+                return Err(WriteError::Interrupted);
+            }
+            done += filled as u64;
+            if progress(done).is_break() {
+                return Err(WriteError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        source: &mut dyn ContentSource,
+        wanted: &[Wanted],
+        buf: &mut [u8],
+    ) -> Result<(), WriteError> {
+        let piece = |w: &Wanted| Piece { source: &self.plan.sources[w.extent], skip: w.skip, len: w.len };
+        let pieces: Vec<Piece<'_>> = wanted.iter().map(piece).collect();
+        source.read_pieces(&pieces, buf).map_err(|source| {
+            let first = wanted.first().map(|w| self.plan.tables.extents[w.extent].addr + w.skip);
+            WriteError::Content { what: format!("near address {:#x}", first.unwrap_or(0)), source }
+        })
+    }
+
+    /// Decides which bytes of the buffer are stored, and where.
+    fn cut(&mut self, wanted: &[Wanted], buf: &[u8]) -> Vec<(usize, usize, u64)> {
+        let mut parts = Vec::with_capacity(wanted.len());
+        let mut at = 0;
+        for w in wanted {
+            let planned = self.plan.tables.extents[w.extent];
+            let bytes = &buf[at..at + w.len];
+            if w.skip == 0 {
+                let page_wise = planned.addr.is_multiple_of(PAGE_SIZE) && planned.len >= PAGE_SIZE;
+                let align = if page_wise { PAGE_SIZE } else { SMALL_ALIGN };
+                self.offset = self.offset.next_multiple_of(align);
+            }
+            let mut keep = |start: usize, end: usize| {
+                self.made[w.extent].push(Extent {
+                    addr: planned.addr + w.skip + start as u64,
+                    len: (end - start) as u64,
+                    file_offset: self.offset,
+                    checksum: checksum(&bytes[start..end]),
+                    flags: planned.flags & !DROP_ZERO,
+                    reserved: 0,
+                });
+                parts.push((at + start, end - start, self.offset));
+                self.offset += (end - start) as u64;
+            };
+            if planned.flags & DROP_ZERO == 0 {
+                keep(0, w.len);
+            } else {
+                nonzero_runs(bytes, &mut keep);
+            }
+            at += w.len;
+        }
+        parts
+    }
+
+    fn finish(self) -> Streamed {
+        let mut out = Streamed { end: self.offset, ..Default::default() };
+        for made in self.made {
+            out.first.push(out.extents.len() as u32);
+            out.extents.extend(made);
+        }
+        out.first.push(out.extents.len() as u32);
+        out
+    }
+}
+
+/// Calls `run(start, end)` for each maximal run of pages that are not all zeros.
+fn nonzero_runs(bytes: &[u8], run: &mut impl FnMut(usize, usize)) {
+    let mut start = None;
+    let mut at = 0;
+    for page in bytes.chunks(PAGE_SIZE as usize) {
+        match (is_zero(page), start) {
+            (false, None) => start = Some(at),
+            (true, Some(from)) => {
+                run(from, at);
+                start = None;
+            }
+            _ => {}
+        }
+        at += page.len();
+    }
+    if let Some(from) = start {
+        run(from, at);
+    }
+}
+
+/// Most pages differ from zero in their first bytes; the others are compared 64 bytes at a time.
+fn is_zero(page: &[u8]) -> bool {
+    let (blocks, tail) = page.as_chunks::<64>();
+    blocks.iter().all(|b| b.iter().fold(0, |a, &x| a | x) == 0) && tail.iter().all(|&b| b == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+    use ckpt_format::{Range, Vma};
+    use std::os::unix::fs::FileExt;
+
+    struct Bytes;
+
+    impl ContentSource for Bytes {
+        fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+            match source {
+                Source::Bytes(b) => buf.copy_from_slice(&b[skip as usize..skip as usize + buf.len()]),
+                Source::Memory { addr, .. } => {
+                    for (i, b) in buf.iter_mut().enumerate() {
+                        *b = memory(addr + skip + i as u64);
+                    }
+                }
+                Source::File { .. } => return Err(io::ErrorKind::NotFound.into()),
+            }
+            Ok(())
+        }
+    }
+
+    /// Every third page is zero.
+    fn memory(addr: u64) -> u8 {
+        if (addr / PAGE_SIZE).is_multiple_of(3) { 0 } else { (addr / 7 + addr / PAGE_SIZE) as u8 | 1 }
+    }
+
+    fn plan() -> Plan {
+        let mut plan = Plan::default();
+        let mut add = |addr, len, flags, source| {
+            plan.tables.extents.push(Extent { addr, len, flags, ..Default::default() });
+            plan.sources.push(source);
+        };
+        // A pipe's data; a VMA of 1 MiB whose second page is embedded and the others are dirty.
+        add(0, 5, 0, Source::Bytes(b"hello".to_vec()));
+        add(0x10_0000, 0x1000, DROP_ZERO, Source::Memory { pid: 1, addr: 0x10_0000 });
+        add(0x10_2000, 0xfe000, DROP_ZERO, Source::Memory { pid: 1, addr: 0x10_2000 });
+        add(0x10_1000, 0x1000, 1, Source::Memory { pid: 1, addr: 0x10_1000 });
+        plan.tables.vmas.push(Vma {
+            start: 0x10_0000,
+            end: 0x20_0000,
+            dirty: Range { first: 1, count: 2 },
+            embedded: Range { first: 3, count: 1 },
+            ..Default::default()
+        });
+        plan
+    }
+
+    #[test]
+    fn contents_arrive_in_address_order_without_zeros() {
+        let file = tempfile::tempfile().unwrap();
+        let plan = plan();
+        let mut seen = 0;
+        let mut progress = |n| {
+            seen = n;
+            ControlFlow::Continue(())
+        };
+        let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut progress).unwrap();
+        assert_eq!(seen, 5 + 0x10_0000);
+        assert_eq!(out.first.len(), 5);
+        let mut stored = 0;
+        for e in &out.extents[out.first[1] as usize..] {
+            let mut bytes = vec![0; e.len as usize];
+            file.read_exact_at(&mut bytes, e.file_offset).unwrap();
+            assert_eq!(checksum(&bytes), e.checksum);
+            assert!(bytes.iter().enumerate().all(|(i, &b)| b == memory(e.addr + i as u64)));
+            assert!(e.file_offset.is_multiple_of(PAGE_SIZE) && e.len <= CHUNK as u64);
+            stored += e.len;
+        }
+        let zero_pages = (0x100..0x200u64).filter(|p| p.is_multiple_of(3)).count() as u64;
+        assert_eq!(stored, 0x10_0000 - zero_pages * PAGE_SIZE);
+        // File order is address order, embedded page included; the pipe's bytes come last.
+        let mut by_offset = out.extents.clone();
+        by_offset.sort_by_key(|e| e.file_offset);
+        assert!(by_offset[..by_offset.len() - 1].is_sorted_by_key(|e| e.addr));
+        assert_eq!(by_offset.last().unwrap().len, 5);
+    }
+
+    #[test]
+    fn reading_errors_and_interruption_are_reported() {
+        let file = tempfile::tempfile().unwrap();
+        let mut plan = plan();
+        let mut stop = |_| ControlFlow::Break(());
+        let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut stop).unwrap_err();
+        assert!(matches!(e, WriteError::Interrupted));
+        plan.sources[2] = Source::File { key: 0, offset: 0 };
+        let mut go = |_| ControlFlow::Continue(());
+        let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut go).unwrap_err();
+        assert!(matches!(e, WriteError::Content { .. }));
+    }
+
+    #[test]
+    fn writing_errors_win() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut go = |_| ControlFlow::Continue(());
+        let e = stream(&plan(), &mut Bytes, &full, Path::new("/dev/full"), 0, &mut go).unwrap_err();
+        assert!(
+            matches!(e, WriteError::Output { ref source, .. } if source.raw_os_error() == Some(28)),
+            "{e}"
+        );
+    }
+}
