@@ -24,6 +24,7 @@ impl<'t> Tmux<'t> {
     fn start(t: &'t T) -> anyhow::Result<Self> {
         need("tmux")?;
         need("bash")?;
+        t.write("bashrc", format!("PS1='{PROMPT} '\n"))?;
         let tmux = Self { t, socket: t.path("tmux").to_string_lossy().into_owned() };
         tmux.command(&["new-session", "-d", "-s", "s", "-n", "one", "-x", "80", "-y", "24", SHELL])?;
         tmux.command(&["new-window", "-d", "-t", "s", "-n", "two", SHELL])?;
@@ -36,7 +37,7 @@ impl<'t> Tmux<'t> {
         all.extend(prefix);
         let mut command = Command::new(&all[0]);
         command.args(&all[1..]).args(words).current_dir(self.t.dir());
-        command.env("HOME", self.t.dir()).env("TERM", "screen").env("PS1", "$ ").env_remove("TMUX");
+        command.env("HOME", self.t.dir()).env("TERM", "screen").env_remove("TMUX");
         // Editors write their temporary files and histories where they may.
         let output = command.env("LC_ALL", "C.UTF-8").output().context("cannot run tmux")?;
         let error = String::from_utf8_lossy(&output.stderr);
@@ -55,8 +56,9 @@ impl Drop for Tmux<'_> {
     }
 }
 
-/// Without start-up files, so that it is the same for everybody.
-const SHELL: &str = "exec bash --noprofile --norc -i";
+/// With a start-up file of the test, so that it is the same for everybody.
+const SHELL: &str = "exec bash --rcfile bashrc -i";
+const PROMPT: &str = "your-turn>";
 
 /// As the harness does for other programs; the tmux server must belong to the test's user, too.
 fn user_prefix(who: Who) -> Vec<String> {
@@ -102,7 +104,7 @@ impl Window<'_> {
 
     /// Waits for the shell's prompt at the end of the screen.
     fn prompt(&self) -> TestResult {
-        self.wait("the shell's prompt", |screen| screen.trim_end().ends_with('$'))
+        self.wait("the shell's prompt", |screen| screen.trim_end().ends_with(PROMPT))
     }
 
     fn resize(&self, columns: u16, rows: u16) -> TestResult {
@@ -129,18 +131,16 @@ struct Editor {
     insert: &'static [&'static str],
     /// Ends that, and saves under the name that it was started with.
     save: &'static [&'static str],
-    saved: &'static str,
     /// Lets it stop itself.
     suspend: &'static [&'static str],
     quit: &'static [&'static str],
 }
 
 const NANO: Editor = Editor {
-    command: "nano -I -z text.txt",
+    command: "nano -I text.txt",
     comm: "nano",
     insert: &[],
     save: &["C-o", "Enter"],
-    saved: "Wrote",
     suspend: &["C-t", "C-z"],
     quit: &["C-x"],
 };
@@ -150,7 +150,6 @@ const VIM: Editor = Editor {
     comm: "vim",
     insert: &["i"],
     save: &["Escape", ":w", "Enter"],
-    saved: "written",
     suspend: &["C-z"],
     quit: &["Escape", ":q", "Enter"],
 };
@@ -181,8 +180,9 @@ fn editor(t: &T, editor: &Editor) -> TestResult {
         screen.lines().count() <= 15 && screen.contains("typed before the dump, and after it")
     })?;
     two.keys(editor.save)?;
-    two.expect(editor.saved)?;
-    ensure!(t.read("text.txt")? == "typed before the dump, and after it\n");
+    t.wait_until("the text in the file", || {
+        Ok(t.read("text.txt").is_ok_and(|text| text == "typed before the dump, and after it\n"))
+    })?;
 
     two.keys(editor.suspend)?;
     two.expect("Stopped")?;
@@ -192,9 +192,9 @@ fn editor(t: &T, editor: &Editor) -> TestResult {
     })?;
     two.keys(editor.insert)?;
     two.keys(&["-l", "at the end "])?;
-    two.expect("at the end ")?;
+    two.expect("at the end")?;
     two.keys(editor.save)?;
-    t.wait_until("the second text in the file", || Ok(t.read("text.txt")?.contains("at the end ")))?;
+    t.wait_until("the second text in the file", || Ok(t.read("text.txt")?.contains("at the end")))?;
     two.keys(editor.quit)?;
     two.prompt()?;
     two.line("echo status=$?")?;

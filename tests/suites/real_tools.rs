@@ -158,14 +158,14 @@ fn sqlite(t: &T) -> TestResult {
     let mut input = shell.take_stdin().context("stdin")?;
     input.write_all(
         b"PRAGMA cache_size=10;
-          CREATE TABLE account(id INTEGER PRIMARY KEY, owner TEXT, money INTEGER);
-          INSERT INTO account SELECT value, 'owner ' || value, 100 FROM generate_series(1, 20000);
-          BEGIN;
-          UPDATE account SET money = money + id WHERE id % 2 = 0;
-          INSERT INTO account SELECT value, 'new ' || value, 7 FROM generate_series(20001, 30000);
-          .system touch inside
-          SELECT 'counted', count(*) FROM account;
-        ",
+CREATE TABLE account(id INTEGER PRIMARY KEY, owner TEXT, money INTEGER);
+INSERT INTO account SELECT value, 'owner ' || value, 100 FROM generate_series(1, 20000);
+BEGIN;
+UPDATE account SET money = money + id WHERE id % 2 = 0;
+INSERT INTO account SELECT value, 'new ' || value, 7 FROM generate_series(20001, 30000);
+SELECT 'counted', count(*) FROM account;
+.system touch inside
+",
     )?;
     input.flush()?;
     t.wait_until("the open transaction", || {
@@ -178,11 +178,7 @@ fn sqlite(t: &T) -> TestResult {
 
     let mut again = t.restore("saved.ckpt").with(|l| l.stdin(Stdio::piped())).start()?;
     let mut input = again.take_stdin().context("stdin")?;
-    input.write_all(
-        b".system touch restored
-        UPDATE account SET money = money - 1 WHERE id <= 10;
-        ",
-    )?;
+    input.write_all(b".system touch restored\nUPDATE account SET money = money - 1 WHERE id <= 10;\n")?;
     input.flush()?;
     t.wait_until("the restored shell", || {
         again.ensure_alive()?;
