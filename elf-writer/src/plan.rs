@@ -55,6 +55,18 @@ pub enum Source {
     Bytes(Vec<u8>),
 }
 
+impl Source {
+    /// `len` bytes of this source, starting `skip` bytes into it.
+    #[must_use]
+    pub fn part(&self, skip: u64, len: u64) -> Self {
+        match self {
+            Self::Memory { pid, addr } => Self::Memory { pid: *pid, addr: addr + skip },
+            Self::File { key, offset } => Self::File { key: *key, offset: offset + skip },
+            Self::Bytes(bytes) => Self::Bytes(bytes[skip as usize..(skip + len) as usize].to_vec()),
+        }
+    }
+}
+
 /// A part of a planned extent that is wanted now.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
