@@ -50,7 +50,7 @@ pub use suite::{Suite, T, TestResult, Who};
 pub use victim::VictimLaunch;
 pub use workdir::WorkDir;
 
-pub use anyhow::{Context, anyhow, bail, ensure};
+pub use anyhow::{Context, Error, anyhow, bail, ensure};
 
 /// The error that means "skipped, for this reason". Made by [`skip!`].
 #[derive(Debug)]

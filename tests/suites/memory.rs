@@ -5,7 +5,8 @@ use ckpt_tests::{Scenarios, Suite, Variant};
 fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("memory");
     let plain = Scenarios::default;
-    suite.victim("mem_anon", plain().all_pids().variants(&[Variant::Dynamic, Variant::Static, Variant::Musl]));
+    suite
+        .victim("mem_anon", plain().all_pids().variants(&[Variant::Dynamic, Variant::Static, Variant::Musl]));
     suite.victim_named("mem_anon_no_aslr", "mem_anon", plain().wrapper(&["setarch", "-R"]));
     suite.victim("mem_stack", plain().all_pids());
     suite.victim("mem_brk", plain().variants(&[Variant::Dynamic, Variant::Static, Variant::StaticPie]));

@@ -85,7 +85,7 @@ __attribute__((noinline)) static void touch_stack(void) {
     for (size_t i = 0; i < sizeof room; i += PAGE) room[i] = 1;
 }
 
-static void maps_save(void) {
+__attribute__((noinline)) static void maps_save(void) {
     touch_stack();
     maps_read(&maps_before);
     // The second reading sees what the first one changed (the stack, for instance).
@@ -98,7 +98,7 @@ static void maps_show(const char *what, const struct vma *v) {
 }
 
 // Also fails when VMAs were split that were one, though each part is right.
-static void maps_check(void) {
+__attribute__((noinline)) static void maps_check(void) {
     maps_read(&maps_after);
     int raw_before = maps_before.count, raw_after = maps_after.count;
     maps_merge(&maps_before);

@@ -91,7 +91,7 @@ __attribute__((unused, noreturn, format(printf, 1, 2))) static void skip(const c
             fail("%s:%d: %s is %lld (%#llx), expected %lld (%#llx)", __FILE__, __LINE__, #a, a_, a_, b_, b_); \
     } while (0)
 
-__attribute__((unused)) static void ready(void) {
+__attribute__((unused, noinline)) static void ready(void) {
     char text[20];
     snprintf(text, sizeof text, "%d\n", getpid());
     put("ready", text);
@@ -105,7 +105,7 @@ __attribute__((unused)) static void sleep_ms(long ms) {
 
 // Blocks until the test says go; answers its pings. Gives up after two minutes, so that nothing
 // stays when a test was interrupted.
-__attribute__((unused)) static void wait_go(void) {
+__attribute__((unused, noinline)) static void wait_go(void) {
     char go[PATH_MAX], ping[PATH_MAX], pong[PATH_MAX];
     snprintf(go, sizeof go, "%s", in_dir("go"));
     snprintf(ping, sizeof ping, "%s", in_dir("ping"));

@@ -1,0 +1,96 @@
+//! Blocked system calls, signals, timers, attributes and credentials.
+
+use ckpt_tests::{Proc, Scenarios, Suite, T, TestResult, need_root};
+use nix::sys::signal::Signal;
+
+const BLOCKED: &[&str] = &[
+    "read_pipe",
+    "readv_pipe",
+    "write_pipe",
+    "read_socketpair",
+    "recv_socketpair",
+    "poll",
+    "poll_timeout",
+    "ppoll",
+    "select",
+    "pselect",
+    "epoll_wait",
+    "epoll_pwait",
+    "futex",
+    "futex_timeout",
+    "futex_bitset",
+    "mutex",
+    "nanosleep",
+    "clock_nanosleep",
+    "clock_nanosleep_absolute",
+    "sigwaitinfo",
+    "sigtimedwait",
+    "pause",
+    "sigsuspend",
+    "semop",
+    "msgrcv",
+    "accept",
+    "flock",
+];
+
+fn main() -> std::process::ExitCode {
+    let mut suite = Suite::new("kernel_state");
+    let plain = Scenarios::default;
+    for call in BLOCKED {
+        let scenarios = Scenarios { user: false, args: vec![call], ..plain() };
+        suite.victim_named(&format!("blocked_{call}"), "blocked", scenarios);
+    }
+    suite.victim("sig_actions", plain());
+    suite.victim("sig_pending", plain());
+    suite.victim("sig_eintr", plain().pids(&["ns"]));
+    if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
+        for mode in ["new", "same", "ns"] {
+            suite.test(format!("sig_stopped::pid-{mode}"), move |t| stopped(t, mode));
+        }
+        suite.test("sig_stopped::unharmed", |t| {
+            let mut victim = start_stopped(t)?;
+            t.dump(victim.pid()).ok()?;
+            victim.wait_state('T')?;
+            resume(t, &mut victim)
+        });
+    }
+    suite.victim("timer_itimers", plain());
+    suite.victim("timer_posix", plain().pids(&["ns"]));
+    suite.victim("proc_attributes", plain().all_pids());
+    suite.victim("proc_nondumpable", Scenarios::root_only());
+    for kind in ["plain", "caps", "mixed"] {
+        let scenarios = Scenarios::root_only().args(&[kind]).pids(&["same"]);
+        suite.victim_named(&format!("cred_{kind}"), "cred_worker", scenarios);
+    }
+    suite.run()
+}
+
+fn start_stopped(t: &T) -> Result<Proc, ckpt_tests::Error> {
+    let victim = t.victim("sig_stopped").start()?;
+    victim.wait_state('T')?;
+    Ok(victim)
+}
+
+fn resume(t: &T, proc: &mut Proc) -> TestResult {
+    proc.signal(Signal::SIGCONT);
+    t.ping()?;
+    t.go()?;
+    proc.expect_exit(0)?;
+    t.expect_ok()
+}
+
+/// A stopped process comes back stopped, in front of its shell, too.
+fn stopped(t: &T, mode: &str) -> TestResult {
+    if mode == "same" {
+        need_root()?;
+    }
+    let mut victim = start_stopped(t)?;
+    t.dump(victim.pid()).kill().ok()?;
+    victim.wait_exit()?;
+    let mut restored = t.restore("saved.ckpt").pid(mode).start()?;
+    t.wait_until("the restored process in a stop", || {
+        restored.ensure_alive()?;
+        Ok(ckpt_tests::procfs::state(restored.pid()) == Some('T'))
+    })?;
+    resume(t, &mut restored)
+}
