@@ -56,16 +56,7 @@ pub fn write_image(
     path: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<PendingImage, WriteError> {
-    check(&plan)?;
-    let mut pending = PendingImage::create(path)?;
-    let file = pending.file.as_ref().ok_or_else(|| WriteError::Plan("no file".into()))?;
-    let start = HEADER_LEN + stub.len();
-    let places = place(&plan, stub)?;
-    let streamed = stream::stream(&plan, source, file, path, start, progress)?;
-    let summary = finish(plan, stub, &places, streamed, |bytes, at| file.write_all_at(bytes, at))
-        .map_err(|e| e.at(path))?;
-    pending.summary = summary;
-    Ok(pending)
+    PendingImage::create(path)?.fill(plan, stub, source, progress)
 }
 
 fn check(plan: &Plan) -> Result<(), WriteError> {
@@ -274,7 +265,12 @@ fn sections(
 }
 
 impl PendingImage {
-    fn create(path: &Path) -> Result<Self, WriteError> {
+    /// Creates the unnamed file. Worth doing before anything else: most of what can go wrong with the
+    /// output goes wrong here.
+    ///
+    /// # Errors
+    /// [`WriteError::Output`].
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
         let fail = |what, source| WriteError::Output { what, path: path.into(), source };
         if path.is_dir() {
             return Err(fail("cannot write", io::ErrorKind::IsADirectory.into()));
@@ -306,6 +302,29 @@ impl PendingImage {
             file.set_permissions(mode).map_err(|e| fail("cannot set the mode of", e))?;
         }
         Ok(pending)
+    }
+
+    /// Writes everything; see [`write_image`].
+    ///
+    /// # Errors
+    /// See [`WriteError`]. Nothing is left behind.
+    pub fn fill(
+        mut self,
+        plan: Plan,
+        stub: &Stub,
+        source: &mut dyn ContentSource,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self, WriteError> {
+        check(&plan)?;
+        let path = &self.path;
+        let file = self.file.as_ref().ok_or_else(|| WriteError::Plan("no file".into()))?;
+        let start = HEADER_LEN + stub.len();
+        let places = place(&plan, stub)?;
+        let streamed = stream::stream(&plan, source, file, path, start, progress)?;
+        let summary = finish(plan, stub, &places, streamed, |bytes, at| file.write_all_at(bytes, at))
+            .map_err(|e| e.at(path))?;
+        self.summary = summary;
+        Ok(self)
     }
 
     pub fn summary(&self) -> Summary {
