@@ -85,8 +85,18 @@ impl Suite {
 
     /// Runs what the command line selects (the options of `cargo test -- ...`).
     pub fn run(self) -> ExitCode {
+        close_inherited();
         let args = Arguments::from_args();
         libtest_mimic::run(&args, self.trials).exit_code()
+    }
+}
+
+/// Closes what our caller left open beyond stdio: victims would inherit it.
+fn close_inherited() {
+    for (fd, _) in procfs::fds(std::process::id() as i32) {
+        if fd > 2 {
+            let _ = nix::unistd::close(fd);
+        }
     }
 }
 
