@@ -4,6 +4,9 @@
 
 pub mod collect;
 pub mod error;
+pub mod failpoint;
 pub mod plan;
+pub mod preflight;
 pub mod ptrace;
+pub mod report;
 pub mod sys;

@@ -5,12 +5,15 @@ pub mod creds;
 pub mod fd;
 pub mod host;
 pub mod memory;
+pub mod proc;
 pub mod signals;
 pub mod task;
 pub mod threads;
 pub mod timers;
 
 use crate::error::Obstacle;
+use crate::ptrace::Frozen;
+use anyhow::{Context, Result};
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
 pub use fd::FdFacts;
@@ -44,4 +47,41 @@ pub struct TaskFacts {
     pub mm: MemoryFacts,
     /// Sorted by number.
     pub fds: Vec<FdFacts>,
+}
+
+/// Observes a frozen process. If its state forbids running system calls in it, only that is told.
+///
+/// # Errors
+/// When the target died, or the kernel does not answer.
+pub fn collect(target: &mut Frozen) -> Result<Facts> {
+    let mut facts = Facts {
+        host: host::collect().context("observing this machine")?,
+        cpu: cpu::collect(),
+        obstacles: target.obstacles().to_vec(),
+        ..Facts::default()
+    };
+    if !facts.obstacles.is_empty() {
+        return Ok(facts);
+    }
+    let pid = target.pid();
+    let threads = threads::collect(target).with_context(|| format!("observing the threads of PID {pid}"))?;
+    let own_tid = |tid| threads.iter().find(|t| t.tid == tid).map_or(tid, |t| t.own_tid);
+    let process = task::collect(target).with_context(|| format!("observing PID {pid}"))?;
+    let signals = signals::collect(target).with_context(|| format!("observing the signals of PID {pid}"))?;
+    let timers =
+        timers::collect(target, own_tid).with_context(|| format!("observing the timers of PID {pid}"))?;
+    let fds = fd::collect(target).with_context(|| format!("observing the descriptors of PID {pid}"))?;
+    let mm = memory::collect(target).with_context(|| format!("observing the memory of PID {pid}"))?;
+    facts.tasks.push(TaskFacts { pid, process, threads, signals, timers, mm, fds });
+    Ok(facts)
+}
+
+/// Turns the result of a system call in the target into an error that says which it was.
+fn check_call(result: i64, what: impl FnOnce() -> String) -> Result<()> {
+    match i32::try_from(-result) {
+        Ok(errno) if (1..4096).contains(&errno) => {
+            Err(std::io::Error::from_raw_os_error(errno)).with_context(what)
+        }
+        _ => Ok(()),
+    }
 }

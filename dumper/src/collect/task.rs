@@ -1,11 +1,19 @@
 //! What belongs to the whole process and not to memory, descriptors or signals.
 
+use super::proc;
+use crate::ptrace::{Call, Frozen};
+use anyhow::{Context, Result};
+use std::os::unix::ffi::OsStringExt;
+
 /// `/proc/PID/stat`, `status`, `limits` ... and prctl(2) values.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessFacts {
-    pub ppid: i32,
+    /// Process id in the target's own pid namespace, and likewise group and session.
+    pub own_pid: i32,
     pub pgid: i32,
     pub sid: i32,
+    /// Parent, as we see it.
+    pub ppid: i32,
     /// Controlling terminal, as `/proc/PID/stat` encodes it (`new_encode_dev`); 0 for none.
     pub tty_nr: u32,
     /// Foreground process group of that terminal, -1 for none.
@@ -22,6 +30,10 @@ pub struct ProcessFacts {
     /// PR_GET_DUMPABLE.
     pub dumpable: u32,
     pub thp_disable: bool,
+    /// PR_GET_MDWE, PR_GET_TSC, PR_GET_MEMORY_MERGE; the kernel's default where it does not know them.
+    pub mdwe: u32,
+    pub tsc_sigsegv: bool,
+    pub memory_merge: bool,
     /// Signal that stopped the process, when it was in a group stop.
     pub stopped_by: Option<i32>,
     /// Living children, pid and name.
@@ -47,4 +59,103 @@ pub struct MmFields {
     pub arg_end: u64,
     pub env_start: u64,
     pub env_end: u64,
+}
+
+const PR_GET_DUMPABLE: u64 = 3;
+const PR_GET_TSC: u64 = 25;
+const PR_GET_CHILD_SUBREAPER: u64 = 37;
+const PR_GET_THP_DISABLE: u64 = 42;
+const PR_GET_MDWE: u64 = 66;
+const PR_GET_MEMORY_MERGE: u64 = 68;
+const PR_TSC_SIGSEGV: u32 = 2;
+
+/// Observes the process.
+///
+/// # Errors
+/// When the target died, or `/proc/PID` cannot be read.
+pub fn collect(target: &mut Frozen) -> Result<ProcessFacts> {
+    let pid = target.pid();
+    let file = |name: &str| proc::read(&format!("/proc/{pid}/{name}"));
+    let raw =
+        std::fs::read(format!("/proc/{pid}/stat")).with_context(|| format!("reading /proc/{pid}/stat"))?;
+    let stat = proc::stat(&raw).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+    let status = file("status")?;
+    let own = |key, seen| proc::own_id(&status, key).unwrap_or(seen);
+    let link = |name: &str| -> Result<Vec<u8>> {
+        let path = format!("/proc/{pid}/{name}");
+        Ok(std::fs::read_link(&path).with_context(|| format!("reading {path}"))?.into_os_string().into_vec())
+    };
+    let mut facts = ProcessFacts {
+        own_pid: own("NSpid", pid),
+        pgid: own("NSpgid", stat.pgrp),
+        sid: own("NSsid", stat.session),
+        ppid: stat.ppid,
+        tty_nr: stat.tty_nr,
+        tty_pgrp: stat.tpgid,
+        exit_signal: stat.exit_signal,
+        personality: u32::from_str_radix(file("personality")?.trim(), 16).unwrap_or(0),
+        umask: proc::field(&status, "Umask").and_then(|u| u32::from_str_radix(u, 8).ok()).unwrap_or(0o22),
+        cwd: link("cwd")?,
+        root: link("root")?,
+        rlimits: proc::limits(&file("limits")?),
+        oom_score_adj: file("oom_score_adj")?.trim().parse().unwrap_or(0),
+        stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
+        children: children(target),
+        name: stat.comm.clone(),
+        command: file("cmdline")?.trim_end_matches('\0').replace('\0', " "),
+        mm: MmFields {
+            start_code: stat.start_code,
+            end_code: stat.end_code,
+            start_data: stat.start_data,
+            end_data: stat.end_data,
+            start_brk: stat.start_brk,
+            brk: 0,
+            start_stack: stat.start_stack,
+            arg_start: stat.arg_start,
+            arg_end: stat.arg_end,
+            env_start: stat.env_start,
+            env_end: stat.env_end,
+        },
+        ..ProcessFacts::default()
+    };
+    ask(target, &mut facts)?;
+    Ok(facts)
+}
+
+/// What only the process itself can tell.
+fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
+    let scratch = target.scratch()?.addr;
+    let prctl = |args: &[u64]| Call::new(libc::SYS_prctl, args);
+    let results = target.batch(&[
+        Call::new(libc::SYS_brk, &[0]),
+        prctl(&[PR_GET_DUMPABLE]),
+        prctl(&[PR_GET_THP_DISABLE]),
+        prctl(&[PR_GET_MDWE]),
+        prctl(&[PR_GET_MEMORY_MERGE]),
+        prctl(&[PR_GET_CHILD_SUBREAPER, scratch.0]),
+        prctl(&[PR_GET_TSC, scratch.offset(4).0]),
+    ])?;
+    let mut words = [0; 8];
+    target.read(scratch, &mut words)?;
+    let word = |i: usize| u32::from_le_bytes([words[i], words[i + 1], words[i + 2], words[i + 3]]);
+    facts.mm.brk = results[0] as u64;
+    facts.dumpable = results[1].max(0) as u32;
+    facts.thp_disable = results[2] == 1;
+    facts.mdwe = results[3].max(0) as u32;
+    facts.memory_merge = results[4] == 1;
+    facts.child_subreaper = results[5] == 0 && word(0) != 0;
+    facts.tsc_sigsegv = results[6] == 0 && word(4) == PR_TSC_SIGSEGV;
+    Ok(())
+}
+
+/// Children of all threads, zombies included: all that wait(2) could return.
+fn children(target: &Frozen) -> Vec<(i32, String)> {
+    let pid = target.pid();
+    let lists = target.tids().into_iter().map(|tid| proc::read(&format!("/proc/{pid}/task/{tid}/children")));
+    let mut all: Vec<i32> = lists
+        .flatten()
+        .flat_map(|l| l.split_whitespace().filter_map(|c| c.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    all.sort_unstable();
+    all.into_iter().map(|child| (child, proc::name(child))).collect()
 }

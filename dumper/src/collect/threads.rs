@@ -1,13 +1,18 @@
 //! CPU state of threads and what the kernel keeps per thread.
 
-use super::CredsFacts;
+use super::{CredsFacts, creds, proc, signals};
+use crate::ptrace::{Call, Frozen, RemoteAddr, raw};
+use crate::sys;
+use anyhow::{Context, Result};
 
 /// One thread.
 #[derive(Clone, Debug, Default)]
 pub struct ThreadFacts {
     pub tid: i32,
+    /// In the target's own pid namespace.
+    pub own_tid: i32,
     pub name: [u8; 16],
-    /// As the kernel shows them at the stop.
+    /// With which the thread goes on; an interrupted system call shows -ERESTART* in `rax`.
     pub regs: ckpt_format::Regs,
     pub xstate: Vec<u8>,
     pub sigmask: u64,
@@ -45,8 +50,6 @@ pub struct Rseq {
     pub addr: u64,
     pub len: u32,
     pub sig: u32,
-    /// Where the thread must go on when it stands inside a critical section.
-    pub abort_ip: Option<u64>,
 }
 
 /// sched_getattr(2).
@@ -61,4 +64,116 @@ pub struct Sched {
     pub period: u64,
     pub util_min: u32,
     pub util_max: u32,
+}
+
+const PR_GET_PDEATHSIG: u64 = 2;
+const PR_GET_SECUREBITS: u64 = 27;
+const PR_GET_TIMERSLACK: u64 = 30;
+const PR_GET_TID_ADDRESS: u64 = 40;
+
+/// Observes all threads, the leader first.
+///
+/// # Errors
+/// When the target died.
+pub fn collect(target: &mut Frozen) -> Result<Vec<ThreadFacts>> {
+    let online = proc::read("/sys/devices/system/cpu/online").unwrap_or_default();
+    let online = proc::cpu_list(&online);
+    let tids = target.tids();
+    tids.into_iter().map(|tid| one(target, tid, &online).with_context(|| format!("thread {tid}"))).collect()
+}
+
+fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
+    let pid = target.pid();
+    let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
+    let comm = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).context("reading its name")?;
+    let mut name = [0; 16];
+    let len = comm.strip_suffix(b"\n").map_or(comm.len(), <[u8]>::len).min(15);
+    name[..len].copy_from_slice(&comm[..len]);
+
+    let thread = target.threads().iter().find(|t| t.tid() == tid).context("not stopped by us")?;
+    let mut facts = ThreadFacts {
+        tid,
+        own_tid: proc::own_id(&status, "NSpid").unwrap_or(tid),
+        name,
+        regs: *thread.regs(),
+        xstate: raw::xstate(tid).context("reading its extended state")?,
+        sigmask: thread.mask(),
+        rseq: rseq(tid)?,
+        ioprio: sys::thread::ioprio(tid).context("ioprio_get")?,
+        affinity: sys::thread::affinity(tid).context("sched_getaffinity")?,
+        creds: creds::parse(&status),
+        pending: signals::pending(raw::pending(tid, false).context("signals pending for it")?),
+        ..ThreadFacts::default()
+    };
+    facts.affinity_all =
+        online.iter().all(|cpu| facts.affinity.get(cpu / 8).is_some_and(|b| b & (1 << (cpu % 8)) != 0));
+    (facts.robust_list, facts.robust_list_len) = sys::thread::robust_list(tid).context("get_robust_list")?;
+    let attr = sys::thread::sched_attr(tid).context("sched_getattr")?;
+    facts.sched = Sched {
+        policy: attr.policy,
+        flags: attr.flags,
+        nice: attr.nice,
+        priority: attr.priority,
+        runtime: attr.runtime,
+        deadline: attr.deadline,
+        period: attr.period,
+        util_min: attr.util_min,
+        util_max: attr.util_max,
+    };
+    ask(target, &mut facts)?;
+    facts.tid_cache = tid_cache(target, &facts);
+    Ok(facts)
+}
+
+fn rseq(tid: i32) -> Result<Rseq> {
+    let conf = raw::rseq(tid).context("its rseq configuration")?.unwrap_or_default();
+    Ok(Rseq { addr: conf.pointer, len: conf.size, sig: conf.signature })
+}
+
+/// What only the thread itself can tell.
+fn ask(target: &mut Frozen, facts: &mut ThreadFacts) -> Result<()> {
+    let scratch = target.scratch()?.addr;
+    let prctl = |args: &[u64]| Call::new(libc::SYS_prctl, args);
+    let calls = [
+        Call::new(libc::SYS_sigaltstack, &[0, scratch.0]),
+        prctl(&[PR_GET_TID_ADDRESS, scratch.offset(24).0]),
+        prctl(&[PR_GET_PDEATHSIG, scratch.offset(32).0]),
+        prctl(&[PR_GET_SECUREBITS]),
+        prctl(&[PR_GET_TIMERSLACK]),
+    ];
+    let results = target.batch_in(facts.tid, &calls)?;
+    let names =
+        ["sigaltstack", "PR_GET_TID_ADDRESS", "PR_GET_PDEATHSIG", "PR_GET_SECUREBITS", "PR_GET_TIMERSLACK"];
+    for (result, name) in results.iter().zip(names) {
+        super::check_call(*result, || format!("{name} in the thread"))?;
+    }
+    let mut bytes = [0; 40];
+    target.read(scratch, &mut bytes)?;
+    let word = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().unwrap_or_default());
+    // stack_t: ss_sp, ss_flags (32 bits), ss_size.
+    facts.altstack_sp = word(0);
+    facts.altstack_flags = word(8) & 0xffff_ffff;
+    facts.altstack_size = word(16);
+    facts.tid_address = word(24);
+    facts.pdeathsig = word(32) as u32;
+    facts.creds.securebits = results[3] as u32;
+    facts.timer_slack_ns = results[4] as u64;
+    Ok(())
+}
+
+/// Where libc caches the thread's id. glibc: `pd->tid`, which is also the kernel's clear_child_tid
+/// (nptl, `struct pthread` behind a `tcbhead_t` that points to itself twice). musl: `tid` at 0x30 of
+/// a `struct pthread` that points to itself.
+fn tid_cache(target: &Frozen, facts: &ThreadFacts) -> Option<(u64, Libc)> {
+    let fs = facts.regs.fs_base;
+    let is_own =
+        |addr: u64| target.word(RemoteAddr(addr)).is_some_and(|word| word as u32 as i32 == facts.own_tid);
+    if fs == 0 || target.word(RemoteAddr(fs)) != Some(fs) {
+        return None;
+    }
+    let in_block = (fs..fs + 0x1000).contains(&facts.tid_address);
+    if in_block && target.word(RemoteAddr(fs + 0x10)) == Some(fs) && is_own(facts.tid_address) {
+        return Some((facts.tid_address, Libc::Glibc));
+    }
+    is_own(fs + 0x30).then_some((fs + 0x30, Libc::Musl))
 }

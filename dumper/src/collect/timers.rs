@@ -1,10 +1,95 @@
 //! setitimer(2) and timer_create(2) timers.
 
+use super::proc;
+use crate::ptrace::{Call, Frozen};
+use anyhow::Result;
+use ckpt_format::{Itimer, PosixTimer};
+
 /// Timers of a process.
 #[derive(Clone, Debug, Default)]
 pub struct TimerFacts {
     /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
-    pub itimers: [ckpt_format::Itimer; 3],
-    /// Sorted by id.
-    pub posix: Vec<ckpt_format::PosixTimer>,
+    pub itimers: [Itimer; 3],
+    /// Sorted by id. `tid` as the target knows it.
+    pub posix: Vec<PosixTimer>,
+}
+
+/// Size of `struct itimerval` and `struct itimerspec`.
+const SPEC: usize = 32;
+
+/// Asks the target for its timers. `own_tid` translates a thread id to the target's pid namespace.
+///
+/// # Errors
+/// When the target died, or its timers cannot be read.
+pub fn collect(target: &mut Frozen, own_tid: impl Fn(i32) -> i32) -> Result<TimerFacts> {
+    let pid = target.pid();
+    let listed = proc::timers(&proc::read(&format!("/proc/{pid}/timers"))?);
+    let scratch = target.scratch()?;
+    let mut facts = TimerFacts::default();
+    let calls: Vec<Call> = (0..3u64)
+        .map(|which| Call::new(libc::SYS_getitimer, &[which, scratch.addr.offset(which * SPEC as u64).0]))
+        .collect();
+    for (which, result) in target.batch(&calls)?.into_iter().enumerate() {
+        super::check_call(result, || format!("getitimer {which} in PID {pid}"))?;
+    }
+    let mut bytes = [0; 3 * SPEC];
+    target.read(scratch.addr, &mut bytes)?;
+    for (timer, spec) in facts.itimers.iter_mut().zip(bytes.chunks_exact(SPEC)) {
+        let [interval, value] = pairs(spec).map(|(s, us)| s * 1_000_000 + us);
+        *timer = Itimer { interval_us: interval, value_us: value };
+    }
+    // As many at a time as have room in the scratch memory.
+    for chunk in listed.chunks((scratch.len as usize) / SPEC) {
+        facts.posix.extend(posix(target, chunk, &own_tid)?);
+    }
+    facts.posix.sort_by_key(|t| t.id);
+    Ok(facts)
+}
+
+fn posix(
+    target: &mut Frozen,
+    timers: &[proc::Timer],
+    own_tid: impl Fn(i32) -> i32,
+) -> Result<Vec<PosixTimer>> {
+    let pid = target.pid();
+    let scratch = target.scratch()?;
+    let calls: Vec<Call> = timers
+        .iter()
+        .enumerate()
+        .flat_map(|(i, t)| {
+            let spec = scratch.addr.offset((i * SPEC) as u64).0;
+            [
+                Call::new(libc::SYS_timer_gettime, &[t.id as u64, spec]),
+                Call::new(libc::SYS_timer_getoverrun, &[t.id as u64]),
+            ]
+        })
+        .collect();
+    let results = target.batch(&calls)?;
+    let mut bytes = vec![0; timers.len() * SPEC];
+    target.read(scratch.addr, &mut bytes)?;
+    let mut records = Vec::new();
+    for ((timer, result), spec) in timers.iter().zip(results.chunks_exact(2)).zip(bytes.chunks_exact(SPEC)) {
+        super::check_call(result[0], || format!("timer_gettime of timer {} in PID {pid}", timer.id))?;
+        let [interval, value] = pairs(spec).map(|(s, ns)| s * 1_000_000_000 + ns);
+        let to_thread = timer.notify & libc::SIGEV_THREAD_ID != 0;
+        records.push(PosixTimer {
+            id: timer.id,
+            clock: timer.clock,
+            notify: timer.notify,
+            signo: timer.signo,
+            value: timer.value,
+            tid: if to_thread { own_tid(timer.target) } else { 0 },
+            overrun: result[1].max(0) as i32,
+            interval_ns: interval,
+            remaining_ns: value,
+            ..PosixTimer::default()
+        });
+    }
+    Ok(records)
+}
+
+/// `it_interval` and `it_value`, each seconds and a fraction.
+fn pairs(spec: &[u8]) -> [(u64, u64); 2] {
+    let word = |i: usize| u64::from_le_bytes(spec[i * 8..i * 8 + 8].try_into().unwrap_or_default());
+    [(word(0), word(1)), (word(2), word(3))]
 }

@@ -1,20 +1,212 @@
 //! A process with all of its threads stopped.
 
-use super::remote::Scratch;
-use super::{Call, RemoteAddr};
-use anyhow::{Result, bail};
+use super::freeze;
+use super::parachute;
+use super::remote::{Call, RemoteMemory, Scratch, Site};
+use super::restart;
+use super::tracee::{Stopped, Tracee};
+use super::{RemoteAddr, raw};
+use crate::collect::proc;
+use crate::error::{Failure, Obstacle};
+use crate::sys::process;
+use anyhow::{Context, Result, anyhow, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+const CODE_LEN: u64 = 4096;
+const DATA_LEN: u64 = 64 << 10;
+const MAP_LEN: u64 = CODE_LEN + parachute::FRAME_LEN + DATA_LEN;
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const SIGTRAP_BIT: u64 = 1 << (libc::SIGTRAP - 1);
+/// Instructions for which we follow a thread through the vDSO; the longest function there
+/// (getrandom refilling its state) needs fewer.
+const VDSO_STEPS: u32 = 8000;
 
 /// A process whose threads are all in a ptrace stop. Dropping it undoes everything (scratch memory,
 /// registers, signal masks) and lets it run on.
+///
+/// Should ckpt-dump be killed instead, the kernel detaches it: threads run on from where they are.
+/// They have their own registers and masks, except one thread at a time during an injected call
+/// (where [`parachute`] leads it back), and except while the scratch memory is being mapped and
+/// unmapped: two windows of some 20 us in one thread, which cannot be closed.
 #[derive(Debug)]
 pub struct Frozen {
     pid: i32,
-    tids: Vec<i32>,
+    threads: Vec<Tracee<Stopped>>,
     pidfd: OwnedFd,
+    memory: RemoteMemory,
+    /// A `syscall` instruction in the program.
+    instruction: Option<RemoteAddr>,
+    scratch: Option<Mapped>,
+    obstacles: Vec<Obstacle>,
+    since: Instant,
+}
+
+/// Our mapping in the target.
+#[derive(Clone, Copy, Debug)]
+struct Mapped {
+    base: RemoteAddr,
+    site: Site,
+}
+
+/// How a frozen process is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on as if nothing had been.
+    Run,
+    /// It is left in a group stop, as by SIGSTOP.
+    Stop,
+    /// SIGKILL.
+    Kill,
 }
 
 impl Frozen {
+    /// Stops all threads of `pid` and brings them to where they can be saved: at
+    /// PTRACE_EVENT_STOP, outside the vDSO and rseq critical sections, with no signal half delivered.
+    /// What cannot be brought there is listed by [`Self::obstacles`].
+    ///
+    /// # Errors
+    /// [`Failure`] for what has an exit status of its own; the process runs on then.
+    pub fn freeze(pid: i32) -> Result<Self> {
+        let pidfd = process::pidfd_open(pid).map_err(|e| match e.raw_os_error() {
+            Some(libc::ESRCH) => Failure::NoProcess(pid).into(),
+            _ => anyhow!(e).context(format!("opening a pidfd of PID {pid}")),
+        })?;
+        let since = Instant::now();
+        let freeze::Threads { stopped, obstacles } = freeze::freeze(pid)?;
+        let memory = RemoteMemory::open(pid)?;
+        let mut frozen =
+            Self { pid, threads: stopped, pidfd, memory, instruction: None, scratch: None, obstacles, since };
+        crate::failpoint::hit("after-freeze")?;
+        frozen.check_injectable()?;
+        frozen.correct()?;
+        Ok(frozen)
+    }
+
+    /// Notes what forbids running system calls in the target at all.
+    fn check_injectable(&mut self) -> Result<()> {
+        let pid = self.pid;
+        let mut found = Vec::new();
+        let mut add = |what: String, remedy: &str| {
+            found.push(Obstacle { pid, what, remedy: remedy.into() });
+        };
+        for thread in &self.threads {
+            let tid = thread.tid();
+            if thread.is_compat() {
+                add(format!("thread {tid}: runs 32-bit code"), "only 64-bit programs can be saved");
+                continue;
+            }
+            let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
+            if proc::field(&status, "Seccomp").is_some_and(|s| s != "0") {
+                add(
+                    format!("thread {tid}: has a seccomp filter"),
+                    "start the program without its sandbox (container runtimes: seccomp=unconfined)",
+                );
+            }
+            if proc::field(&status, "x86_Thread_features").is_some_and(|s| s.contains("shstk")) {
+                add(
+                    format!("thread {tid}: uses a shadow stack"),
+                    "start the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
+                );
+            }
+            if raw::syscall_user_dispatch(tid).unwrap_or(false) {
+                add(
+                    format!("thread {tid}: uses syscall user dispatch"),
+                    "programs that run under Wine or similar emulation cannot be saved yet",
+                );
+            }
+        }
+        self.obstacles.extend(found);
+        Ok(())
+    }
+
+    /// What prevents this process from being saved, found while freezing it. If there is anything,
+    /// no system call is ever injected.
+    #[must_use]
+    pub fn obstacles(&self) -> &[Obstacle] {
+        &self.obstacles
+    }
+
+    /// Corrections of the stopped threads, in an order in which each makes the next possible.
+    fn correct(&mut self) -> Result<()> {
+        if !self.obstacles.is_empty() {
+            return Ok(());
+        }
+        self.leave_vdso()?;
+        self.leave_rseq_sections()?;
+        for thread in &mut self.threads {
+            let mut regs = *thread.regs();
+            // In a group stop the EINTR is the stop signal's: the program was due to see it.
+            if thread.group_stop().is_none() && restart::undo_our_eintr(&mut regs) {
+                thread.correct_regs(regs)?;
+            }
+        }
+        self.requeue_signals()
+    }
+
+    /// Threads inside the vDSO are led out, so that the image does not depend on its code.
+    fn leave_vdso(&mut self) -> Result<()> {
+        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
+        let Some(vdso) = proc::mapping(&maps, "[vdso]") else { return Ok(()) };
+        let status = proc::read(&format!("/proc/{}/status", self.pid))?;
+        let ignored = proc::hex_field(&status, "SigIgn").unwrap_or(0);
+        for thread in &mut self.threads {
+            let inside = vdso.contains(&thread.regs().rip) && !restart::is_restarting(thread.regs());
+            // Stepping raises SIGTRAP, and the kernel resets its handler if it is blocked or ignored.
+            // Such a thread stays where it is; the stub then keeps the old vDSO's code.
+            if inside && (ignored | thread.mask()) & SIGTRAP_BIT == 0 && thread.held_signal().is_none() {
+                thread.step_out(&vdso, VDSO_STEPS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread preempted in an rseq critical section goes on at its abort handler. The kernel would
+    /// see to that when it resumes (kernel/rseq.c, rseq_ip_fixup), but an injected call makes it
+    /// forget the section.
+    fn leave_rseq_sections(&mut self) -> Result<()> {
+        for thread in &mut self.threads {
+            let tid = thread.tid();
+            let Some(conf) = raw::rseq(tid).with_context(|| format!("thread {tid}: rseq configuration"))?
+            else {
+                continue;
+            };
+            if conf.pointer == 0 {
+                continue;
+            }
+            // struct rseq: rseq_cs at 8. struct rseq_cs: version, flags, start_ip, post_commit_offset,
+            // abort_ip.
+            let Some(cs) = self.memory.word(RemoteAddr(conf.pointer + 8)).filter(|cs| *cs != 0) else {
+                continue;
+            };
+            let at = |offset| self.memory.word(RemoteAddr(cs + offset));
+            let (Some(start), Some(len), Some(abort)) = (at(8), at(16), at(24)) else { continue };
+            let mut regs = *thread.regs();
+            if regs.rip.wrapping_sub(start) < len {
+                regs.rip = abort;
+                thread.correct_regs(regs)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn requeue_signals(&mut self) -> Result<()> {
+        for i in 0..self.threads.len() {
+            if self.threads[i].take_signal()? {
+                let own = (self.own_id(self.pid)?, self.own_id(self.threads[i].tid())?);
+                let mapped = self.mapped()?;
+                self.threads[i].requeue_signal(&self.memory, mapped.site, own, data(mapped.base))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of a thread in its own pid namespace.
+    fn own_id(&self, tid: i32) -> Result<i32> {
+        let status = proc::read(&format!("/proc/{}/task/{tid}/status", self.pid))?;
+        Ok(proc::own_id(&status, "NSpid").unwrap_or(tid))
+    }
+
     /// Process id (of the thread group).
     #[must_use]
     pub fn pid(&self) -> i32 {
@@ -23,8 +215,14 @@ impl Frozen {
 
     /// Thread ids, the leader's first.
     #[must_use]
-    pub fn tids(&self) -> &[i32] {
-        &self.tids
+    pub fn tids(&self) -> Vec<i32> {
+        self.threads.iter().map(Tracee::tid).collect()
+    }
+
+    /// The stopped threads, the leader first.
+    #[must_use]
+    pub fn threads(&self) -> &[Tracee<Stopped>] {
+        &self.threads
     }
 
     /// For pidfd_getfd(2).
@@ -33,20 +231,29 @@ impl Frozen {
         self.pidfd.as_fd()
     }
 
+    /// How long it has been stopped.
+    #[must_use]
+    pub fn stopped_for(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Runs system calls in the leader, in order; results as the kernel returns them (-errno).
     ///
     /// # Errors
     /// When the target died or cannot run system calls; never for a call that failed.
-    pub fn batch(&mut self, _calls: &[Call]) -> Result<Vec<i64>> {
-        bail!("remote system calls are not there yet")
+    pub fn batch(&mut self, calls: &[Call]) -> Result<Vec<i64>> {
+        self.batch_in(self.pid, calls)
     }
 
     /// As [`Self::batch`], in the thread `tid`.
     ///
     /// # Errors
     /// As [`Self::batch`].
-    pub fn batch_in(&mut self, _tid: i32, _calls: &[Call]) -> Result<Vec<i64>> {
-        bail!("remote system calls are not there yet")
+    pub fn batch_in(&mut self, tid: i32, calls: &[Call]) -> Result<Vec<i64>> {
+        let site = self.mapped()?.site;
+        let thread = self.threads.iter_mut().find(|t| t.tid() == tid);
+        let thread = thread.with_context(|| format!("thread {tid} is not stopped by us"))?;
+        thread.run(&self.memory, site, calls)
     }
 
     /// Memory for arguments of calls: mapped in the target at first use, unmapped when it runs on.
@@ -54,28 +261,178 @@ impl Frozen {
     /// # Errors
     /// When the target cannot map it.
     pub fn scratch(&mut self) -> Result<Scratch> {
-        bail!("remote system calls are not there yet")
+        Ok(Scratch { addr: data(self.mapped()?.base), len: DATA_LEN })
     }
 
-    /// Where the scratch memory is, if it is mapped: `/proc/PID/maps` shows it, the image must not.
+    /// Where our memory is, if it is mapped: `/proc/PID/maps` shows it, the image must not.
     #[must_use]
     pub fn scratch_range(&self) -> Option<std::ops::Range<u64>> {
-        None
+        self.scratch.map(|m| m.base.0..m.base.0 + MAP_LEN)
     }
 
-    /// Reads the target's memory, whatever its protection (`/proc/PID/mem`).
+    fn mapped(&mut self) -> Result<Mapped> {
+        if let Some(mapped) = self.scratch {
+            return Ok(mapped);
+        }
+        if let Some(obstacle) = self.obstacles.first() {
+            bail!("{obstacle}");
+        }
+        let instruction = Site::Bare(self.instruction()?);
+        let (base, executable) = self.map(instruction)?;
+        let code = base;
+        let frame = base.offset(CODE_LEN);
+        let site = if executable { Site::Parachute { code, frame } } else { instruction };
+        self.scratch = Some(Mapped { base, site });
+        if executable {
+            self.memory.write(code, &parachute::CODE)?;
+        }
+        crate::failpoint::hit("after-scratch")?;
+        Ok(Mapped { base, site })
+    }
+
+    /// Maps shared memory, which never merges with a mapping of the program. Tells whether the
+    /// security policy let it be executable.
+    fn map(&mut self, site: Site) -> Result<(RemoteAddr, bool)> {
+        let rw = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        for (prot, executable) in [(rw | libc::PROT_EXEC, true), (rw, false)] {
+            let args = [0, MAP_LEN, prot as u64, flags as u64, u64::MAX, 0];
+            let thread = self.threads.iter_mut().find(|t| t.held_signal().is_none());
+            let thread = thread.context("no thread can run system calls for us")?;
+            let result = thread.run(&self.memory, site, &[Call::new(libc::SYS_mmap, &args)])?[0];
+            match i32::try_from(-result) {
+                Ok(libc::EACCES | libc::EPERM) if executable => {}
+                Ok(errno) if (1..4096).contains(&errno) => {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    return Err(error).with_context(|| {
+                        format!(
+                            "mapping {MAP_LEN} bytes in PID {} for the time of the dump \
+                             (RLIMIT_AS or vm.max_map_count may be exhausted)",
+                            self.pid
+                        )
+                    });
+                }
+                _ => return Ok((RemoteAddr(result as u64), executable)),
+            }
+        }
+        bail!("PID {} may not map shared anonymous memory", self.pid)
+    }
+
+    fn unmap(&mut self) -> Result<()> {
+        let (Some(mapped), Some(instruction)) = (self.scratch, self.instruction) else { return Ok(()) };
+        let thread = self.threads.first_mut().context("no thread is stopped")?;
+        let call = Call::new(libc::SYS_munmap, &[mapped.base.0, MAP_LEN]);
+        thread.run(&self.memory, Site::Bare(instruction), &[call])?;
+        self.scratch = None;
+        Ok(())
+    }
+
+    /// A `syscall` instruction: where a thread waits in one, else in the vDSO, else anywhere.
+    fn instruction(&mut self) -> Result<RemoteAddr> {
+        if let Some(addr) = self.instruction {
+            return Ok(addr);
+        }
+        let waiting = self.threads.iter().filter(|t| restart::in_syscall(t.regs()));
+        let mut candidates = waiting.map(|t| RemoteAddr(t.regs().rip.wrapping_sub(2)));
+        let here = candidates.find(|addr| {
+            let mut code = [0; 2];
+            self.memory.read(*addr, &mut code).is_ok() && code == SYSCALL
+        });
+        let found = match here {
+            Some(addr) => addr,
+            None => self.search_instruction()?,
+        };
+        self.instruction = Some(found);
+        Ok(found)
+    }
+
+    fn search_instruction(&self) -> Result<RemoteAddr> {
+        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
+        let vdso = proc::mapping(&maps, "[vdso]");
+        for range in vdso.into_iter().chain(proc::executable_mappings(&maps)) {
+            let mut start = range.start;
+            while start < range.end {
+                let mut code = vec![0; (range.end - start).min(1 << 20) as usize];
+                if self.memory.read(RemoteAddr(start), &mut code).is_err() {
+                    break;
+                }
+                if let Some(at) = code.windows(2).position(|w| w == SYSCALL) {
+                    return Ok(RemoteAddr(start + at as u64));
+                }
+                start += code.len() as u64;
+            }
+        }
+        bail!("PID {} has no `syscall` instruction in its executable memory", self.pid)
+    }
+
+    /// Reads the target's memory, whatever its protection.
     ///
     /// # Errors
     /// Naming address and cause.
-    pub fn read(&self, addr: RemoteAddr, _buf: &mut [u8]) -> Result<()> {
-        bail!("reading {addr} is not there yet")
+    pub fn read(&self, addr: RemoteAddr, buf: &mut [u8]) -> Result<()> {
+        self.memory.read(addr, buf)
+    }
+
+    /// A word of the target's memory, if it can be read.
+    #[must_use]
+    pub fn word(&self, addr: RemoteAddr) -> Option<u64> {
+        self.memory.word(addr)
     }
 
     /// Writes the target's memory; only ever scratch memory.
     ///
     /// # Errors
     /// Naming address and cause.
-    pub fn write(&mut self, addr: RemoteAddr, _bytes: &[u8]) -> Result<()> {
-        bail!("writing {addr} is not there yet")
+    pub fn write(&mut self, addr: RemoteAddr, bytes: &[u8]) -> Result<()> {
+        self.memory.write(addr, bytes)
     }
+
+    /// Unmaps the scratch memory now, so that the target is as it was. It is mapped again if needed.
+    ///
+    /// # Errors
+    /// When the target died.
+    pub fn tidy(&mut self) -> Result<()> {
+        self.unmap()
+    }
+
+    /// Lets the process go; returns how long it was stopped.
+    ///
+    /// # Errors
+    /// When it died meanwhile.
+    pub fn end(mut self, fate: Fate) -> Result<Duration> {
+        match fate {
+            Fate::Run => self.unmap()?,
+            Fate::Stop => {
+                self.unmap()?;
+                process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGSTOP)
+                    .context("stopping the process")?;
+            }
+            Fate::Kill => {
+                process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL)
+                    .context("killing the process")?;
+                self.scratch = None;
+                // The leader's end is seen only after that of the others.
+                let deadline = Instant::now() + Duration::from_secs(5);
+                for thread in std::mem::take(&mut self.threads).into_iter().rev() {
+                    thread.reap(deadline);
+                }
+            }
+        }
+        let since = self.since;
+        drop(self);
+        Ok(since.elapsed())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmap() {
+            crate::report::debug(|| format!("leaving PID {}: {error:#}", self.pid));
+        }
+    }
+}
+
+/// The part of our mapping that is for arguments.
+fn data(base: RemoteAddr) -> RemoteAddr {
+    base.offset(CODE_LEN + parachute::FRAME_LEN)
 }

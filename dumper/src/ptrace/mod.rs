@@ -1,11 +1,18 @@
 //! Stopping a process and running system calls in it, with guaranteed undo.
 #![allow(unsafe_code)]
 
+mod freeze;
 mod frozen;
+pub mod parachute;
+pub mod raw;
 mod remote;
+pub mod restart;
+mod tracee;
+mod wait;
 
-pub use frozen::Frozen;
-pub use remote::Call;
+pub use frozen::{Fate, Frozen};
+pub use remote::{Call, RemoteMemory, Scratch};
+pub use tracee::{Stopped, Tracee};
 
 /// An address in the target. Never dereferenced here, hence not a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

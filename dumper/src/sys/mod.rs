@@ -1,2 +1,6 @@
 //! The few system calls that have no safe wrapper in the libraries we use.
 #![allow(unsafe_code)]
+pub mod cpuid;
+pub mod process;
+pub mod signals;
+pub mod thread;

@@ -1,0 +1,84 @@
+//! Whether a process can be dumped at all, before it is touched.
+
+use crate::collect::proc;
+use crate::error::Failure;
+use anyhow::{Result, anyhow};
+use std::io;
+
+/// PF_KTHREAD of `/proc/PID/stat`, field flags (include/linux/sched.h).
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// Refuses what is not a process that can be dumped; returns its name.
+///
+/// # Errors
+/// [`Failure::NoProcess`] or [`Failure::WrongKind`].
+pub fn check(pid: i32) -> Result<String> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| Failure::NoProcess(pid))?;
+    let stat = proc::stat(&stat).ok_or(Failure::NoProcess(pid))?;
+    let status = proc::read(&format!("/proc/{pid}/status")).map_err(|_| Failure::NoProcess(pid))?;
+    let name = stat.comm.clone();
+    let wrong = |why: String| anyhow!(Failure::WrongKind { pid, name: name.clone(), why });
+
+    if pid == std::process::id() as i32 {
+        return Err(wrong("it is ckpt-dump itself".into()));
+    }
+    let number = |key| proc::field(&status, key).and_then(|v| v.parse::<i32>().ok());
+    if let Some(tgid) = number("Tgid").filter(|tgid| *tgid != pid) {
+        return Err(wrong(format!("it is a thread of PID {tgid}; dump that instead")));
+    }
+    if stat.flags & PF_KTHREAD != 0 {
+        return Err(wrong("it is a kernel thread, which has no program to save".into()));
+    }
+    if matches!(stat.state, b'Z' | b'X' | b'x') && stat.num_threads <= 1 {
+        let ppid = stat.ppid;
+        return Err(wrong(format!("it is a zombie: it has ended, and only its parent {ppid} can remove it")));
+    }
+    if let Some(tracer) = number("TracerPid").filter(|t| *t != 0) {
+        let by = proc::name(tracer);
+        return Err(wrong(format!(
+            "it is already traced by PID {tracer} ({by}); end that (a debugger: `detach`) and try again"
+        )));
+    }
+    Ok(name)
+}
+
+/// Explains why PTRACE_SEIZE failed.
+#[must_use]
+pub fn seize_failed(pid: i32, tid: i32, error: &io::Error) -> anyhow::Error {
+    if error.raw_os_error() != Some(libc::EPERM) {
+        return anyhow!("tracing thread {tid} of PID {pid}: {error}");
+    }
+    // A tracer may have come between the check and now.
+    if let Err(error) = check(pid) {
+        return error;
+    }
+    let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let uid = |status: &str| {
+        proc::field(status, "Uid").and_then(|v| v.split_whitespace().next().map(str::to_owned))
+    };
+    let ours = proc::read("/proc/self/status").unwrap_or_default();
+    let (their_uid, our_uid) = (uid(&status), uid(&ours));
+    let yama = proc::read("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let remedy =
+        if their_uid != our_uid && our_uid.as_deref() != Some("0") {
+            format!(
+                "it belongs to user {}, you are user {}: run ckpt-dump as that user or as root",
+                their_uid.unwrap_or_default(),
+                our_uid.unwrap_or_default()
+            )
+        } else {
+            match yama.trim() {
+            "1" => "Yama lets only a parent trace its children (kernel.yama.ptrace_scope = 1): run ckpt-dump \
+                    as root, `sysctl kernel.yama.ptrace_scope=0`, or let the program call \
+                    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY)"
+                .into(),
+            "2" => "Yama lets only root trace (kernel.yama.ptrace_scope = 2): run ckpt-dump as root".into(),
+            "3" => "Yama forbids all tracing until the next boot (kernel.yama.ptrace_scope = 3)".into(),
+            _ => "it is protected (not dumpable, because it changed its user or its file is not readable; in \
+                  another user namespace; or by a security policy): run ckpt-dump as root, with \
+                  CAP_SYS_PTRACE"
+                .to_owned(),
+        }
+        };
+    anyhow!(Failure::NotPermitted { pid, name: proc::name(pid), remedy })
+}

@@ -1,0 +1,63 @@
+//! Messages on stderr.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+
+/// How many `-v` were given.
+pub fn set_verbosity(level: u8) {
+    VERBOSITY.store(level, Ordering::Relaxed);
+}
+
+/// For `-v`: what is being done.
+pub fn info(message: impl FnOnce() -> String) {
+    if VERBOSITY.load(Ordering::Relaxed) >= 1 {
+        eprintln!("ckpt-dump: {}", message());
+    }
+}
+
+/// For `-vv`: details.
+pub fn debug(message: impl FnOnce() -> String) {
+    if VERBOSITY.load(Ordering::Relaxed) >= 2 {
+        eprintln!("ckpt-dump: {}", message());
+    }
+}
+
+/// A number of bytes for people: `17.3 MiB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A duration for people: `840 us`, `12.3 ms`, `4.56 s`.
+#[must_use]
+pub fn duration(d: std::time::Duration) -> String {
+    let us = d.as_micros();
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", d.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn for_people() {
+        assert_eq!(bytes(12), "12 B");
+        assert_eq!(bytes(4096), "4.0 KiB");
+        assert_eq!(bytes(3 << 30), "3.0 GiB");
+        assert_eq!(duration(Duration::from_micros(840)), "840 us");
+        assert_eq!(duration(Duration::from_millis(2500)), "2.50 s");
+    }
+}
