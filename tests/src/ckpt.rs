@@ -102,6 +102,7 @@ impl<'t> Dump<'t> {
     /// Runs it; fails unless it refuses with this exit code, words (any case) in its message, and
     /// leaves no file.
     pub fn refused(self, code: i32, words: &[&str]) -> anyhow::Result<Dumped> {
+        let t_dir = self.launch.t.dir();
         let dumped = self.run()?;
         let text = dumped.stderr.to_lowercase();
         if dumped.code != Some(code) {
@@ -119,7 +120,8 @@ impl<'t> Dump<'t> {
             let name = dumped.image.file_name().unwrap_or_default().to_string_lossy().into_owned();
             for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
                 let found = entry.file_name().to_string_lossy().into_owned();
-                if found.contains(&name) || found.contains(".tmp") || found.contains("partial") {
+                let stray = parent == t_dir && (found.contains(".tmp") || found.contains("partial"));
+                if found.contains(&name) || stray {
                     bail!("ckpt-dump: left {found} behind");
                 }
             }
