@@ -1,37 +1,114 @@
-//! The stub: what an image runs first.
+//! What an image runs first: turns the exec'd process into the saved program.
+//!
+//! ```text
+//! mem::start     kernel's stack -> own stack in the work area
+//! main           image parsed, arguments, preflight
+//! tree           who becomes the program: this process (new) or a child (same, ns); who traces it
+//! restore        in the process that becomes it: descriptors, memory, attributes, threads, timers
+//! tracer         registers of all threads, the stub unmapped, detached
+//! supervisor     same, ns: stays in front
+//! ```
 #![no_std]
 #![no_main]
 
 mod arch;
+mod args;
+mod attributes;
+mod creds;
+mod ctx;
+mod files;
+mod help;
+mod mem;
+mod objects;
+mod preflight;
+mod report;
+mod restore;
+mod signals;
+mod supervisor;
+mod sys;
+mod threads;
+mod timers;
+mod tracer;
+mod tree;
 
-use ckpt_format::StubConfig;
+use ckpt_format::Image;
+use core::sync::atomic::AtomicU32;
+use ctx::Ctx;
+use mem::own;
+use mem::start::Start;
+use report::{Error, Result};
+use sys::{Fd, fd, process};
 
-/// Where everything of this image is: patched by the writer, which finds it by its symbol. Mutable
-/// so that it lies in writable data and the compiler may not fold its zeros.
-#[unsafe(no_mangle)]
-#[used]
-#[allow(unsafe_code)]
-pub static mut CKPT_STUB_CONFIG: StubConfig = StubConfig {
-    meta_addr: 1,
-    meta_len: 0,
-    work_addr: 0,
-    work_len: 0,
-    parking_addr: 0,
-    parking_len: 0,
-    hole_addr: 0,
-    hole_len: 0,
-    stub_addr: 0,
-    stub_len: 0,
-    first_free_fd: 0,
-    reserved: 0,
-};
+/// The stages that every mode shares. On the stub's own stack, all signals blocked.
+fn main(start: &'static Start) -> ! {
+    match open(start) {
+        Ok(ctx) if ctx.options.help => {
+            help::show(ctx);
+            process::exit_group(0)
+        }
+        Ok(ctx) => match preflight::run(ctx) {
+            Ok(()) => tree::run(ctx),
+            Err(e) => report::fail(e),
+        },
+        Err(e) => report::fail(e),
+    }
+}
 
-/// Called by the entry assembly with the kernel's stack pointer.
-extern "C" fn entry(_sp: usize) -> ! {
-    loop {}
+/// Opens the image and reads the command line.
+fn open(start: &'static Start) -> Result<&'static Ctx> {
+    let Start { config, work, ref initial } = *start;
+    let args = initial.args.split(|b| *b == 0).skip(1);
+    // The last argument's NUL ends the list, it separates nothing.
+    let count = initial.args.iter().filter(|b| **b == 0).count();
+    let options = args::parse(args.take(count.saturating_sub(1)))?;
+    if options.verbose {
+        report::set_verbose();
+    }
+    own::anonymise(&config)?;
+    let image = Image::parse(own::metadata(&config))?;
+    let image_fd = own::open_image(initial.execfn, &config)?;
+    attributes::raise_limits();
+    let ctx: &'static mut Ctx = work.value(Ctx {
+        config,
+        image,
+        options,
+        work,
+        image_fd,
+        files: files::Files::new(work, image.files.len())?,
+        shared: work.shared()?,
+        tids: work.shared_slice(image.threads.len())?,
+        execfn: initial.execfn,
+        page_size: initial.page_size,
+        vdso: initial.vdso,
+        caller: creds::Caller::read(work)?,
+        mode: AtomicU32::new(0),
+    })?;
+    check_size(ctx)?;
+    raise_own(ctx)
+}
+
+fn check_size(ctx: &Ctx) -> Result<()> {
+    let have = fd::fstat(ctx.image_fd).map_err(Error::os("cannot stat the image"))?.st_size as u64;
+    let need = ctx.image.header.image_size;
+    if have < need {
+        return Err(ckpt_format::FormatError::Truncated { have, need }.into());
+    }
+    Ok(())
+}
+
+/// Moves the stub's descriptors above the program's: the image, and standard error for messages.
+fn raise_own(ctx: &'static mut Ctx) -> Result<&'static Ctx> {
+    ctx.image_fd = ctx.raise(ctx.image_fd)?;
+    match fd::dup_above(Fd(2), ctx.high_fd()) {
+        Ok(messages) => report::set_descriptor(messages.0),
+        // Standard error is closed: nobody reads messages.
+        Err(_) => report::set_descriptor(-1),
+    }
+    Ok(ctx)
 }
 
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    report::say(format_args!("internal error: {info}"));
+    process::exit_group(ckpt_format::EXIT_RESTORE_FAILED)
 }

@@ -17,7 +17,7 @@ global_asm!(
     "ud2",
     ".size _start, . - _start",
     ".popsection",
-    main = sym crate::entry,
+    main = sym crate::mem::start::entry,
     options(att_syntax)
 );
 

@@ -1,0 +1,147 @@
+//! The command line of an image.
+
+use crate::report::{Error, On, Result};
+use ckpt_format::ObjectKind;
+
+/// --pid
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PidMode {
+    Auto,
+    Same,
+    New,
+    Ns,
+}
+
+/// `--fd N=PATH`.
+#[derive(Clone, Copy)]
+pub struct FdOverride {
+    pub fd: i32,
+    pub path: &'static [u8],
+}
+
+/// Most `--fd` options.
+const MAX_FDS: usize = 64;
+
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub pid: PidMode,
+    pub help: bool,
+    pub verbose: bool,
+    /// Leave everything in SIGSTOP.
+    pub stopped: bool,
+    pub chdir: Option<&'static [u8]>,
+    pub ignore_changed_files: bool,
+    /// Do not check the checksums of page data.
+    pub no_verify: bool,
+    /// Go on in spite of missing CPU features.
+    pub ignore_cpu: bool,
+    fds: [FdOverride; MAX_FDS],
+    fd_count: usize,
+}
+
+impl Options {
+    /// Descriptors that the caller replaces by files.
+    pub fn fds(&self) -> &[FdOverride] {
+        &self.fds[..self.fd_count]
+    }
+
+    /// The path that the caller gave for a descriptor.
+    pub fn fd_path(&self, fd: i32) -> Option<&'static [u8]> {
+        self.fds().iter().find(|o| o.fd == fd).map(|o| o.path)
+    }
+}
+
+/// Reads the arguments after the image's own name.
+pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
+    let mut o = Options {
+        pid: PidMode::Auto,
+        help: false,
+        verbose: false,
+        stopped: false,
+        chdir: None,
+        ignore_changed_files: false,
+        no_verify: false,
+        ignore_cpu: false,
+        fds: [FdOverride { fd: -1, path: b"" }; MAX_FDS],
+        fd_count: 0,
+    };
+    let mut args = args;
+    while let Some(arg) = args.next() {
+        let (name, mut value) = match arg.iter().position(|b| *b == b'=') {
+            Some(at) if arg.starts_with(b"--") => (&arg[..at], Some(&arg[at + 1..])),
+            _ => (arg, None),
+        };
+        let mut needed = || {
+            value
+                .take()
+                .or_else(|| args.next())
+                .ok_or(Error::new("a value is missing after").path(name).remedy("--help lists the options"))
+        };
+        match name {
+            b"--pid" => o.pid = pid_mode(needed()?)?,
+            b"--chdir" => o.chdir = Some(needed()?),
+            b"--fd" => o.add_fd(needed()?)?,
+            b"--help" | b"-h" => o.help = true,
+            b"--verbose" | b"-v" => o.verbose = true,
+            b"--stopped" => o.stopped = true,
+            b"--ignore-changed-files" => o.ignore_changed_files = true,
+            b"--no-verify" => o.no_verify = true,
+            b"--ignore-cpu" => o.ignore_cpu = true,
+            _ => {
+                return Err(Error::new("unknown argument").path(arg).remedy(
+                    "--help lists the options; the program's own arguments are those it was started with",
+                ));
+            }
+        }
+        if value.is_some() {
+            return Err(Error::new("no value is allowed in").path(arg).remedy("--help lists the options"));
+        }
+    }
+    Ok(o)
+}
+
+fn pid_mode(value: &'static [u8]) -> Result<PidMode> {
+    Ok(match value {
+        b"auto" => PidMode::Auto,
+        b"same" => PidMode::Same,
+        b"new" => PidMode::New,
+        b"ns" => PidMode::Ns,
+        _ => {
+            return Err(Error::new("--pid does not know").path(value).remedy("use auto, same, new or ns"));
+        }
+    })
+}
+
+impl Options {
+    fn add_fd(&mut self, value: &'static [u8]) -> Result<()> {
+        let bad = Error::new("--fd does not understand").path(value).remedy("use --fd NUMBER=PATH");
+        let at = value.iter().position(|b| *b == b'=').ok_or(bad)?;
+        let fd = core::str::from_utf8(&value[..at]).ok().and_then(|s| s.parse::<i32>().ok()).ok_or(bad)?;
+        let path = &value[at + 1..];
+        if fd < 0 || path.is_empty() {
+            return Err(bad);
+        }
+        *self.fds.get_mut(self.fd_count).ok_or(Error::new("too many --fd options"))? =
+            FdOverride { fd, path };
+        self.fd_count += 1;
+        Ok(())
+    }
+
+    /// Refuses `--fd` for descriptors that the image does not have.
+    pub fn check_fds(&self, image: &ckpt_format::Image<'static>, table: u32) -> Result<()> {
+        let table = ckpt_format::Image::get(image.fd_tables, table, "descriptor table")?;
+        let fds = ckpt_format::Image::slice(image.fds, table.fds, "descriptors")?;
+        for o in self.fds() {
+            let entry = fds.iter().find(|e| e.fd == o.fd).ok_or(
+                Error::new("--fd: the saved program has no descriptor")
+                    .on(On::Number(o.fd as u64))
+                    .remedy("see ckpt-info for the list"),
+            )?;
+            let object = ckpt_format::Image::get(image.objects, entry.object, "object")?;
+            if ObjectKind::from_u32(object.kind) == Some(ObjectKind::Epoll) {
+                return Err(Error::new("--fd cannot replace an epoll descriptor").fd(o.fd));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What every stage knows.
+
+use crate::args::Options;
+use crate::files::Files;
+use crate::mem::work::Work;
+use crate::report::{Error, Result};
+use crate::sys::{Fd, fd};
+use crate::tracer::Shared;
+use ckpt_format::{Image, Mm, StubConfig, Task, Thread};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// How the program gets its ids. `auto` has been decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Mode {
+    /// In place: the exec'd process becomes the program.
+    New = 0,
+    Same = 1,
+    Ns = 2,
+}
+
+pub struct Ctx {
+    pub config: StubConfig,
+    pub image: Image<'static>,
+    pub options: Options,
+    pub work: &'static Work,
+    /// The image, at a number above all of the program's.
+    pub image_fd: Fd,
+    pub files: Files,
+    pub shared: &'static Shared,
+    /// Present id of each saved thread, by its index in the table; shared with the tracer.
+    pub tids: &'static [AtomicI32],
+    /// Path of the image as executed (AT_EXECFN), for messages.
+    pub execfn: &'static [u8],
+    pub page_size: u64,
+    /// AT_SYSINFO_EHDR: the vDSO of this exec, 0 where there is none.
+    pub vdso: usize,
+    /// Who runs the image.
+    pub caller: crate::creds::Caller,
+    pub mode: AtomicU32,
+}
+
+impl Ctx {
+    pub fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::Relaxed) {
+            1 => Mode::Same,
+            2 => Mode::Ns,
+            _ => Mode::New,
+        }
+    }
+
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u32, Ordering::Relaxed);
+    }
+
+    /// The root task; the only one of this version.
+    pub fn task(&self) -> Result<&'static Task> {
+        Ok(Image::get(self.image.tasks, self.image.header.root_task, "task")?)
+    }
+
+    pub fn mm(&self, task: &Task) -> Result<&'static Mm> {
+        Ok(Image::get(self.image.mms, task.mm, "address space")?)
+    }
+
+    /// The threads of a task, leader first.
+    pub fn threads(&self, task: &Task) -> Result<&'static [Thread]> {
+        let threads = Image::slice(self.image.threads, task.threads, "threads")?;
+        if threads.is_empty() {
+            return Err(Error::new("the image is damaged: a task without threads"));
+        }
+        Ok(threads)
+    }
+
+    /// What a saved thread or process id is now; ids of others stay as they are.
+    pub fn map_id(&self, saved: i32) -> i32 {
+        self.image
+            .threads
+            .iter()
+            .position(|t| t.tid == saved)
+            .and_then(|i| self.tids.get(i))
+            .map(|t| t.load(Ordering::SeqCst))
+            .filter(|t| *t != 0)
+            .unwrap_or(saved)
+    }
+
+    /// First descriptor number that no saved descriptor has.
+    pub fn high_fd(&self) -> u32 {
+        self.config.first_free_fd as u32
+    }
+
+    /// A descriptor of ours, moved out of the way of the program's.
+    pub fn raise(&self, low: Fd) -> Result<Fd> {
+        let high = fd::dup_above(low, self.high_fd());
+        fd::close(low);
+        high.map_err(|e| {
+            Error::os("cannot use a descriptor above the program's own")(e)
+                .remedy("raise the limit of open files (ulimit -n)")
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! Files of the image's file table: found again by path and told apart, or recreated (deleted files
+//! and memfds) once, however many descriptors and mappings share them.
+
+use crate::ctx::Ctx;
+use crate::mem::work::{Buffer, Work};
+use crate::report::{Error, Result, note};
+use crate::sys::{CPath, Decimal, Errno, Fd, fd};
+use ckpt_format::content::MAX_EXTENT;
+use ckpt_format::file::file_flags;
+use ckpt_format::{FileIdent, Image, checksum};
+use core::sync::atomic::{AtomicI32, Ordering};
+use linux_raw_sys::general::*;
+
+/// One descriptor per recreated file.
+pub struct Files {
+    /// Number + 1, by index in the file table; 0 is "not yet".
+    fds: &'static [AtomicI32],
+    /// For copying contents.
+    buffer: Buffer,
+}
+
+impl Files {
+    pub fn new(work: &Work, count: usize) -> Result<Self> {
+        Ok(Self { fds: work.shared_slice(count)?, buffer: Buffer::new(work, MAX_EXTENT as usize)? })
+    }
+}
+
+/// The record of a file.
+pub fn get(ctx: &Ctx, index: u32) -> Result<&'static FileIdent> {
+    Ok(Image::get(ctx.image.files, index, "file")?)
+}
+
+/// Path of a file.
+pub fn path(ctx: &Ctx, file: &FileIdent) -> Result<&'static [u8]> {
+    Ok(ctx.image.blob(file.path)?)
+}
+
+/// Whether a file has no name of its own and is made anew.
+pub fn is_recreated(file: &FileIdent) -> bool {
+    file.flags & (file_flags::DELETED | file_flags::MEMFD) != 0
+}
+
+/// Opens a file for the program: a new open file description with `flags` (O_*), at some number.
+pub fn open(ctx: &Ctx, index: u32, flags: u32) -> Result<Fd> {
+    let file = get(ctx, index)?;
+    let path = path(ctx, file)?;
+    if is_recreated(file) {
+        let base = recreated(ctx, index)?;
+        return reopen(base, flags)
+            .map_err(Error::os("cannot reopen the recreated file"))
+            .map_err(|e| e.path(path).remedy("mount /proc where the image runs"));
+    }
+    fd::open(path, flags, 0).map_err(|e| Error::os("cannot open")(e).path(path))
+}
+
+/// A new open file description of an open file.
+pub fn reopen(base: Fd, flags: u32) -> crate::sys::Result<Fd> {
+    let path = CPath::concat(&[b"/proc/self/fd/", Decimal::new(base.0 as u64).as_bytes()])?;
+    fd::open_at(Fd::CWD, &path, flags & !(O_CREAT | O_EXCL | O_TRUNC), 0)
+}
+
+/// Whether an open file is the one that was saved: size and mtime, or size and build-id.
+pub fn is_identical(ctx: &Ctx, file: &FileIdent, fd: Fd) -> bool {
+    let Ok(stat) = fd::fstat(fd) else { return false };
+    if stat.st_size as u64 != file.size {
+        return false;
+    }
+    let mtime = (stat.st_mtime as i64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64);
+    if mtime == file.mtime_ns {
+        return true;
+    }
+    let saved = ctx.image.blob(file.build_id).unwrap_or(&[]);
+    let mut id = [0u8; 64];
+    !saved.is_empty() && build_id(fd, &mut id).is_some_and(|found| found == saved)
+}
+
+/// The GNU build-id of an ELF file.
+fn build_id(fd: Fd, out: &mut [u8; 64]) -> Option<&[u8]> {
+    const PT_NOTE: u32 = 4;
+    const NT_GNU_BUILD_ID: u32 = 3;
+    let word = |b: &[u8], at: usize| b.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+    let half = |b: &[u8], at: usize| b.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let mut ehdr = [0u8; 64];
+    fd::pread_exact(fd, &mut ehdr, 0).ok()?;
+    if !ehdr.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let phoff = word(&ehdr, 32)?;
+    let phnum = u16::from_le_bytes([ehdr[56], ehdr[57]]);
+    for i in 0..u64::from(phnum) {
+        let mut phdr = [0u8; 56];
+        fd::pread_exact(fd, &mut phdr, phoff.checked_add(i * 56)?).ok()?;
+        if half(&phdr, 0)? != PT_NOTE {
+            continue;
+        }
+        let (mut at, len) = (word(&phdr, 8)?, word(&phdr, 32)?);
+        let end = at.checked_add(len)?;
+        while at.checked_add(16)? <= end {
+            let mut note = [0u8; 16];
+            fd::pread_exact(fd, &mut note, at).ok()?;
+            let (name, desc, kind) = (half(&note, 0)?, half(&note, 4)?, half(&note, 8)?);
+            let desc_at = at + 12 + u64::from(name).next_multiple_of(4);
+            if kind == NT_GNU_BUILD_ID && name == 4 && &note[12..] == b"GNU\0" {
+                let id = out.get_mut(..desc as usize)?;
+                fd::pread_exact(fd, id, desc_at).ok()?;
+                return Some(id);
+            }
+            at = desc_at + u64::from(desc).next_multiple_of(4);
+        }
+    }
+    None
+}
+
+/// The one descriptor of a deleted file or memfd, created and filled at the first call. Read and
+/// write; above the program's descriptors; closed before the program goes on.
+pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
+    let slot = ctx.files.fds.get(index as usize).ok_or(Error::new("the image is damaged: bad file index"))?;
+    let known = slot.load(Ordering::Relaxed);
+    if known != 0 {
+        return Ok(Fd(known - 1));
+    }
+    let file = get(ctx, index)?;
+    let path = path(ctx, file)?;
+    let fd = if file.flags & file_flags::MEMFD != 0 { memfd(path)? } else { deleted(ctx, file, path)? };
+    let fd = ctx.raise(fd)?;
+    fill(ctx, file, fd)?;
+    slot.store(fd.0 + 1, Ordering::Relaxed);
+    Ok(fd)
+}
+
+fn memfd(name: &'static [u8]) -> Result<Fd> {
+    let name = name.strip_prefix(b"/memfd:").unwrap_or(name);
+    fd::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)
+        .map_err(|e| Error::os("cannot create the memfd")(e).path(name))
+}
+
+/// A file without a name: created under its old name where that is free, else beside it.
+fn deleted(ctx: &Ctx, file: &FileIdent, path: &'static [u8]) -> Result<Fd> {
+    let flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+    let mode = file.mode & 0o7777;
+    let mut name = CPath::new(path).map_err(Error::os("bad path in the image"))?;
+    let mut made = fd::open_at(Fd::CWD, &name, flags, 0o600);
+    if made == Err(Errno::EEXIST) {
+        let mut hex = [0u8; 16];
+        for (i, b) in ctx.image.header.uuid[..8].iter().enumerate() {
+            hex[2 * i] = b"0123456789abcdef"[usize::from(b >> 4)];
+            hex[2 * i + 1] = b"0123456789abcdef"[usize::from(b & 15)];
+        }
+        let pid = Decimal::new(crate::sys::process::getpid() as u64);
+        name = CPath::concat(&[path, b".ckpt-", &hex, b"-", pid.as_bytes()])
+            .map_err(|e| Error::os("cannot recreate the deleted file")(e).path(path))?;
+        made = fd::open_at(Fd::CWD, &name, flags, 0o600);
+    }
+    match made {
+        Ok(fd) => {
+            let _ = fd::unlink(name.as_bytes());
+            let _ = fd::fchmod(fd, mode);
+            let _ = fd::fchown(fd, file.uid, file.gid);
+            Ok(fd)
+        }
+        Err(e) => {
+            note(format_args!(
+                "the deleted file {} is recreated in memory: {e}",
+                crate::report::Printable(path)
+            ));
+            memfd(path)
+        }
+    }
+}
+
+/// Gives a new file its size and contents.
+pub fn fill(ctx: &Ctx, file: &FileIdent, fd: Fd) -> Result<()> {
+    let path = path(ctx, file)?;
+    let failed = |what| move |e| Error::os(what)(e).path(path);
+    fd::ftruncate(fd, file.size).map_err(failed("cannot size the recreated file"))?;
+    if file.flags & file_flags::CONTENTS == 0 {
+        return Ok(());
+    }
+    copy_extents(ctx, file.contents, path, |bytes, offset| fd::pwrite_all(fd, bytes, offset))
+}
+
+/// Reads extents of the image piece by piece, checks them and gives each to `put` with its `addr`.
+pub fn copy_extents(
+    ctx: &Ctx,
+    range: ckpt_format::Range,
+    what: &'static [u8],
+    mut put: impl FnMut(&[u8], u64) -> crate::sys::Result<()>,
+) -> Result<()> {
+    for extent in Image::slice(ctx.image.extents, range, "extents")? {
+        let bytes = ctx.files.buffer.take(extent.len)?;
+        fd::pread_exact(ctx.image_fd, bytes, extent.file_offset)
+            .map_err(|e| Error::os("cannot read the image for")(e).path(what))?;
+        if !ctx.options.no_verify && checksum(bytes) != extent.checksum {
+            return Err(Error::new("the image is damaged: wrong checksum of the contents of")
+                .path(what)
+                .remedy("copy or dump it again; --no-verify skips the check"));
+        }
+        put(bytes, extent.addr).map_err(|e| Error::os("cannot write the contents of")(e).path(what))?;
+    }
+    Ok(())
+}

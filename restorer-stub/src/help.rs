@@ -1,0 +1,90 @@
+//! `--help`: what is saved in this image, and the options.
+
+use crate::ctx::Ctx;
+use crate::report::{Printable, print};
+use crate::sys::Fd;
+use core::fmt;
+
+const OPTIONS: &str = "\
+Options:
+      --pid MODE              auto (default): same if permitted, else ns or new
+                              same: the saved process and thread ids; a supervisor stays in front
+                              new: this process becomes the program, with the id that it has
+                              ns: the saved ids in a new pid namespace
+      --stopped               leave the program stopped (SIGSTOP), for a debugger
+      --fd N=PATH             open PATH instead of what descriptor N was
+      --chdir DIR             another working directory
+      --ignore-changed-files  use files that differ from those at the dump
+      --no-verify             do not check the checksums of memory contents
+      --ignore-cpu            go on in spite of missing CPU features
+  -v, --verbose               say what is done, and what differs from the dump
+  -h, --help                  this text
+
+Exit status: the program's own; 125 if it could not be restored (message on standard error).
+";
+
+/// Prints to standard output.
+pub fn show(ctx: &Ctx) {
+    let h = ctx.image.header;
+    let blob = |span| Printable(ctx.image.blob(span).unwrap_or(b"?"));
+    print(
+        Fd(1),
+        format_args!(
+            "A saved process. Running this file restores it: it goes on from where it was.\n\n\
+         Program:  {}\nCommand:  {}\nSaved:    {} by ckpt-dump {}\nHost:     {}\nKernel:   {}\n\
+         Contents: {} process{}, {} thread{}, {} of memory\n",
+            blob(h.program),
+            blob(h.command),
+            Utc(h.time_realtime / 1_000_000_000),
+            blob(h.dumper),
+            blob(h.host),
+            blob(h.kernel),
+            ctx.image.tasks.len(),
+            if ctx.image.tasks.len() == 1 { "" } else { "es" },
+            ctx.image.threads.len(),
+            if ctx.image.threads.len() == 1 { "" } else { "s" },
+            Size(h.stored_bytes),
+        ),
+    );
+    for task in ctx.image.tasks {
+        print(Fd(1), format_args!("Process:  {}\n", task.pid));
+    }
+    for loss in ctx.image.losses {
+        print(Fd(1), format_args!("Not saved: {} (allowed as {})\n", blob(loss.text), blob(loss.kind)));
+    }
+    print(Fd(1), format_args!("\nUsage: {} [OPTIONS]\n\n{OPTIONS}", Printable(ctx.execfn)));
+}
+
+/// Seconds since the epoch as a date and time.
+struct Utc(u64);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, secs) = (self.0 / 86400, self.0 % 86400);
+        // Days from March 1 of year 0, in eras of 400 years (Hinnant, "chrono-compatible low-level
+        // date algorithms", civil_from_days).
+        let z = days + 719_468;
+        let (era, doe) = (z / 146_097, z % 146_097);
+        let yoe = (doe - doe / 1460 + doe / 36524 - doe / 146_096) / 365;
+        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+        let mp = (5 * doy + 2) / 153;
+        let day = doy - (153 * mp + 2) / 5 + 1;
+        let month = if mp < 10 { mp + 3 } else { mp - 9 };
+        let year = yoe + era * 400 + u64::from(month <= 2);
+        let (h, m, s) = (secs / 3600, secs / 60 % 60, secs % 60);
+        write!(f, "{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC")
+    }
+}
+
+/// A number of bytes for people.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n >= 10 << 30 => write!(f, "{} GiB", n >> 30),
+            n if n >= 10 << 20 => write!(f, "{} MiB", n >> 20),
+            n => write!(f, "{} KiB", n.div_ceil(1024)),
+        }
+    }
+}

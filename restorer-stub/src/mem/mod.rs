@@ -1,0 +1,11 @@
+//! The address space: our own place in it, the program's mappings and their contents, the vDSO.
+#![allow(unsafe_code)]
+
+pub mod fill;
+pub mod map;
+pub mod own;
+pub mod shared;
+pub mod start;
+pub mod tids;
+pub mod vdso;
+pub mod work;

@@ -1,0 +1,208 @@
+//! Messages to whoever ran the image, and the error type. No allocation: a message is formatted
+//! into a buffer on the stack and written with one write(2).
+
+use crate::sys::{Errno, Fd, fd, process};
+use ckpt_format::{EXIT_RESTORE_FAILED, FormatError};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// Where messages go: standard error, later a duplicate of it out of the program's way.
+static MESSAGES: AtomicI32 = AtomicI32::new(2);
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Sends messages to another descriptor; -1 drops them.
+pub fn set_descriptor(fd: i32) {
+    MESSAGES.store(fd, Ordering::Relaxed);
+}
+
+pub fn descriptor() -> i32 {
+    MESSAGES.load(Ordering::Relaxed)
+}
+
+pub fn set_verbose() {
+    VERBOSE.store(true, Ordering::Relaxed);
+}
+
+struct Buffer {
+    fd: Fd,
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Buffer {
+    fn new(fd: Fd) -> Self {
+        Self { fd, bytes: [0; 512], len: 0 }
+    }
+
+    fn flush(&mut self) {
+        let _ = fd::write_all(self.fd, &self.bytes[..self.len]);
+        self.len = 0;
+    }
+}
+
+impl Write for Buffer {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for byte in s.bytes() {
+            if self.len == self.bytes.len() {
+                self.flush();
+            }
+            self.bytes[self.len] = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Prints to a descriptor.
+pub fn print(fd: Fd, args: fmt::Arguments<'_>) {
+    let mut out = Buffer::new(fd);
+    let _ = out.write_fmt(args);
+    out.flush();
+}
+
+/// One line "ckpt: ..." on standard error.
+pub fn say(args: fmt::Arguments<'_>) {
+    print(Fd(descriptor()), format_args!("ckpt: {args}\n"));
+}
+
+/// As [`say`], under --verbose only.
+pub fn note(args: fmt::Arguments<'_>) {
+    if VERBOSE.load(Ordering::Relaxed) {
+        say(args);
+    }
+}
+
+/// What an attempt was made on.
+#[derive(Clone, Copy)]
+pub enum On {
+    Nothing,
+    Text(&'static str),
+    Bytes(&'static [u8]),
+    Pid(i32),
+    Fd(i32),
+    Number(u64),
+    /// Start and end of a mapping.
+    Range(u64, u64),
+    /// CPU features: bits of [`ckpt_format::cpu::WORDS`].
+    Features([u32; ckpt_format::cpu::WORDS.len()]),
+}
+
+#[derive(Clone, Copy)]
+enum Why {
+    Unsaid,
+    Errno(Errno),
+    Format(FormatError),
+}
+
+/// Why the program cannot be restored: what was attempted, on what, the errno, the remedy.
+#[derive(Clone, Copy)]
+pub struct Error {
+    what: &'static str,
+    on: On,
+    why: Why,
+    remedy: &'static str,
+}
+
+pub type Result<T> = core::result::Result<T, Error>;
+
+impl Error {
+    /// A sentence without a cause of the kernel's.
+    pub const fn new(what: &'static str) -> Self {
+        Self { what, on: On::Nothing, why: Why::Unsaid, remedy: "" }
+    }
+
+    /// For `map_err`: `what` failed with the errno.
+    pub fn os(what: &'static str) -> impl Fn(Errno) -> Self {
+        move |e| Self { what, on: On::Nothing, why: Why::Errno(e), remedy: "" }
+    }
+
+    #[must_use]
+    pub const fn on(mut self, on: On) -> Self {
+        self.on = on;
+        self
+    }
+
+    #[must_use]
+    pub const fn path(self, path: &'static [u8]) -> Self {
+        self.on(On::Bytes(path))
+    }
+
+    #[must_use]
+    pub const fn fd(self, fd: i32) -> Self {
+        self.on(On::Fd(fd))
+    }
+
+    #[must_use]
+    pub const fn remedy(mut self, remedy: &'static str) -> Self {
+        self.remedy = remedy;
+        self
+    }
+}
+
+impl From<FormatError> for Error {
+    fn from(e: FormatError) -> Self {
+        let remedy = match e {
+            FormatError::Reference(_) | FormatError::Checksum(_) | FormatError::Truncated { .. } => {
+                "copy or dump it again"
+            }
+            _ => "",
+        };
+        Self { what: "", on: On::Nothing, why: Why::Format(e), remedy }
+    }
+}
+
+/// Bytes as text, with what is not printable escaped.
+pub struct Printable<'a>(pub &'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+            }
+            for b in chunk.invalid() {
+                write!(f, "\\x{b:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Nothing => Ok(()),
+            Self::Text(t) => write!(f, " {t}"),
+            Self::Bytes(b) => write!(f, " {}", Printable(b)),
+            Self::Pid(p) => write!(f, " {p}"),
+            Self::Fd(n) => write!(f, " (fd {n})"),
+            Self::Number(n) => write!(f, " {n}"),
+            Self::Range(a, b) => write!(f, " {a:#x}-{b:#x}"),
+            Self::Features(words) => ckpt_format::cpu::FEATURES
+                .iter()
+                .filter(|(word, bit, _)| words[usize::from(*word)] & 1 << bit != 0)
+                .try_for_each(|(_, _, name)| write!(f, " {name}")),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.what, self.on)?;
+        match self.why {
+            Why::Unsaid => {}
+            Why::Errno(e) => write!(f, ": {e}")?,
+            Why::Format(e) => write!(f, "{e}")?,
+        }
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends a failed restore: the message, status 125, and nothing left (see `tracer` for who notices).
+pub fn fail(error: Error) -> ! {
+    say(format_args!("{error}"));
+    process::exit_group(EXIT_RESTORE_FAILED)
+}

@@ -1,0 +1,71 @@
+//! ptrace(2) of threads that the caller may trace. Registers are records: nothing of ours is shared
+//! with the tracee's memory.
+
+use super::{Result, sys};
+use ckpt_format::Regs;
+use linux_raw_sys::general::iovec;
+use linux_raw_sys::ptrace::*;
+
+/// Requests that carry two numbers.
+fn request(op: u32, tid: i32, data: usize) -> Result<()> {
+    // SAFETY: used below only with requests whose data is a number.
+    unsafe { sys!(__NR_ptrace, op, tid, 0, data) }.map(drop)
+}
+
+/// Attaches without stopping.
+pub fn seize(tid: i32, options: u32) -> Result<()> {
+    request(PTRACE_SEIZE, tid, options as usize)
+}
+
+/// Stops a seized thread: it reports PTRACE_EVENT_STOP.
+pub fn interrupt(tid: i32) -> Result<()> {
+    request(PTRACE_INTERRUPT, tid, 0)
+}
+
+pub fn cont(tid: i32, signal: i32) -> Result<()> {
+    request(PTRACE_CONT, tid, signal as usize)
+}
+
+/// Continues to the next entry or exit of a system call.
+pub fn to_syscall(tid: i32) -> Result<()> {
+    request(PTRACE_SYSCALL, tid, 0)
+}
+
+pub fn detach(tid: i32) -> Result<()> {
+    request(PTRACE_DETACH, tid, 0)
+}
+
+pub fn get_regs(tid: i32) -> Result<Regs> {
+    let mut regs = Regs::default();
+    // SAFETY: `Regs` is `struct user_regs_struct`, 27 words.
+    unsafe { sys!(__NR_ptrace, PTRACE_GETREGS, tid, 0, &raw mut regs) }?;
+    Ok(regs)
+}
+
+pub fn set_regs(tid: i32, regs: &Regs) -> Result<()> {
+    // SAFETY: as `get_regs`; only read.
+    unsafe { sys!(__NR_ptrace, PTRACE_SETREGS, tid, 0, core::ptr::from_ref(regs)) }.map(drop)
+}
+
+/// NT_X86_XSTATE.
+const NT_X86_XSTATE: u32 = 0x202;
+
+/// The extended state, uncompacted; the part of `buf` that was filled.
+pub fn get_xstate(tid: i32, buf: &mut [u8]) -> Result<&mut [u8]> {
+    let mut iov = iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() as u64 };
+    // SAFETY: the kernel writes at most `iov_len` bytes and updates `iov_len`.
+    unsafe { sys!(__NR_ptrace, PTRACE_GETREGSET, tid, NT_X86_XSTATE, &raw mut iov) }?;
+    Ok(&mut buf[..iov.iov_len as usize])
+}
+
+pub fn set_xstate(tid: i32, state: &mut [u8]) -> Result<()> {
+    let iov = iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() as u64 };
+    // SAFETY: only read.
+    unsafe { sys!(__NR_ptrace, PTRACE_SETREGSET, tid, NT_X86_XSTATE, &raw const iov) }.map(drop)
+}
+
+/// Replaces the blocked signals of a stopped thread.
+pub fn set_sigmask(tid: i32, mask: u64) -> Result<()> {
+    // SAFETY: eight bytes, only read.
+    unsafe { sys!(__NR_ptrace, PTRACE_SETSIGMASK, tid, 8, &raw const mask) }.map(drop)
+}

@@ -1,0 +1,68 @@
+//! Scheduling of the calling thread.
+
+use super::{Result, sys};
+use ckpt_format::Thread;
+
+/// sched_setattr(2) with the record's values.
+pub fn set_attr(t: &Thread) -> Result<()> {
+    // `struct sched_attr`, SCHED_ATTR_SIZE_VER1 with the utilization clamps, VER0 without.
+    #[repr(C)]
+    struct Attr {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+        util_min: u32,
+        util_max: u32,
+    }
+    const CLAMPS: u64 = 0x20 | 0x40;
+    let size = if t.sched_flags & CLAMPS != 0 { 56 } else { 48 };
+    let attr = Attr {
+        size,
+        policy: t.sched_policy,
+        flags: t.sched_flags,
+        nice: t.sched_nice,
+        priority: t.sched_priority,
+        runtime: t.sched_runtime,
+        deadline: t.sched_deadline,
+        period: t.sched_period,
+        util_min: t.sched_util_min,
+        util_max: t.sched_util_max,
+    };
+    // SAFETY: the record is only read, as far as its size says.
+    unsafe { sys!(__NR_sched_setattr, 0, &raw const attr, 0) }.map(drop)
+}
+
+/// Policy and nice value that the calling thread has now.
+pub fn policy_and_nice() -> (u32, i32) {
+    let mut attr = [0u32; 14];
+    // SAFETY: the kernel writes at most the size given.
+    let _ = unsafe { sys!(__NR_sched_getattr, 0, attr.as_mut_ptr(), 56, 0) };
+    (attr[1], attr[4] as i32)
+}
+
+pub fn set_affinity(mask: &[u8]) -> Result<()> {
+    // SAFETY: the mask is only read.
+    unsafe { sys!(__NR_sched_setaffinity, 0, mask.len(), mask.as_ptr()) }.map(drop)
+}
+
+/// The affinity mask of the calling thread; the part of `buf` that was filled.
+pub fn affinity(buf: &mut [u8]) -> Result<&mut [u8]> {
+    // SAFETY: the kernel writes at most `buf.len()` bytes.
+    let n = unsafe { sys!(__NR_sched_getaffinity, 0, buf.len(), buf.as_mut_ptr()) }?;
+    Ok(&mut buf[..n])
+}
+
+pub fn ioprio() -> Result<u32> {
+    // SAFETY: touches no memory. IOPRIO_WHO_PROCESS = 1.
+    unsafe { sys!(__NR_ioprio_get, 1, 0) }.map(|n| n as u32)
+}
+
+pub fn set_ioprio(value: u32) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_ioprio_set, 1, 0, value) }.map(drop)
+}

@@ -1,0 +1,98 @@
+//! Sockets.
+
+use super::{Fd, Result, sys};
+
+/// Numbers of include/linux/socket.h, include/linux/net.h and asm-generic/socket.h.
+pub const AF_UNIX: u32 = 1;
+pub const AF_INET: u32 = 2;
+pub const AF_INET6: u32 = 10;
+pub const SOCK_STREAM: u32 = 1;
+pub const SOCK_DGRAM: u32 = 2;
+pub const SOCK_CLOEXEC: u32 = 0o2_000_000;
+pub const SOL_SOCKET: u32 = 1;
+pub const SO_REUSEADDR: u32 = 2;
+pub const SO_ERROR: u32 = 4;
+pub const SO_SNDBUF: u32 = 7;
+pub const SO_LINGER: u32 = 13;
+const MSG_DONTWAIT: u32 = 0x40;
+const MSG_NOSIGNAL: u32 = 0x4000;
+
+/// socket(2), close-on-exec.
+pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<Fd> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_socket, family, kind | SOCK_CLOEXEC, protocol) }.map(|fd| Fd(fd as i32))
+}
+
+/// socketpair(2) of unix sockets, close-on-exec.
+pub fn pair(kind: u32) -> Result<(Fd, Fd)> {
+    let mut fds = [0i32; 2];
+    // SAFETY: the kernel writes two ints.
+    unsafe { sys!(__NR_socketpair, AF_UNIX, kind | SOCK_CLOEXEC, 0, fds.as_mut_ptr()) }?;
+    Ok((Fd(fds[0]), Fd(fds[1])))
+}
+
+/// bind(2) to a `struct sockaddr_*`.
+pub fn bind(fd: Fd, addr: &[u8]) -> Result<()> {
+    // SAFETY: the address is only read.
+    unsafe { sys!(__NR_bind, fd.0, addr.as_ptr(), addr.len()) }.map(drop)
+}
+
+pub fn connect(fd: Fd, addr: &[u8]) -> Result<()> {
+    // SAFETY: the address is only read.
+    unsafe { sys!(__NR_connect, fd.0, addr.as_ptr(), addr.len()) }.map(drop)
+}
+
+pub fn listen(fd: Fd, backlog: u32) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_listen, fd.0, backlog) }.map(drop)
+}
+
+/// accept4(2) without the address, close-on-exec.
+pub fn accept(fd: Fd) -> Result<Fd> {
+    // SAFETY: no address is asked for.
+    unsafe { sys!(__NR_accept4, fd.0, 0, 0, SOCK_CLOEXEC) }.map(|fd| Fd(fd as i32))
+}
+
+/// The `struct sockaddr_*` of a bound socket; its length.
+pub fn local_name(fd: Fd, addr: &mut [u8; 32]) -> Result<usize> {
+    let mut len = addr.len() as u32;
+    // SAFETY: the kernel writes at most `len` bytes of `addr`, and the length.
+    unsafe { sys!(__NR_getsockname, fd.0, addr.as_mut_ptr(), &raw mut len) }?;
+    Ok((len as usize).min(addr.len()))
+}
+
+pub fn set_option(fd: Fd, level: u32, name: u32, value: &[u8]) -> Result<()> {
+    // SAFETY: the value is only read.
+    unsafe { sys!(__NR_setsockopt, fd.0, level, name, value.as_ptr(), value.len()) }.map(drop)
+}
+
+pub fn set_option_int(fd: Fd, level: u32, name: u32, value: i32) -> Result<()> {
+    set_option(fd, level, name, &value.to_le_bytes())
+}
+
+pub fn option_int(fd: Fd, level: u32, name: u32) -> Result<i32> {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as u32;
+    // SAFETY: the kernel writes at most `len` bytes of `value`, and the length.
+    unsafe { sys!(__NR_getsockopt, fd.0, level, name, &raw mut value, &raw mut len) }?;
+    Ok(value)
+}
+
+/// send(2) without waiting and without SIGPIPE.
+pub fn send(fd: Fd, bytes: &[u8]) -> Result<usize> {
+    send_to(fd, bytes, &[])
+}
+
+/// sendto(2) without waiting and without SIGPIPE; an empty address for a connected socket.
+pub fn send_to(fd: Fd, bytes: &[u8], addr: &[u8]) -> Result<usize> {
+    let to = if addr.is_empty() { core::ptr::null() } else { addr.as_ptr() };
+    let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    // SAFETY: bytes and address are only read.
+    unsafe { sys!(__NR_sendto, fd.0, bytes.as_ptr(), bytes.len(), flags, to, addr.len()) }
+}
+
+/// `how` as shutdown(2): SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2.
+pub fn shutdown(fd: Fd, how: u32) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_shutdown, fd.0, how) }.map(drop)
+}

@@ -1,0 +1,263 @@
+//! Who becomes the program: the exec'd process itself (`new`), a child with the old id (`same`), or
+//! a child with the old id in a new pid namespace (`ns`); and who traces it.
+
+use crate::args::PidMode;
+use crate::ctx::{Ctx, Mode};
+use crate::mem::own;
+use crate::report::{self, Error, On, Result, fail, note};
+use crate::restore::become_program;
+use crate::sys::process::{self, Wait};
+use crate::sys::{CPath, Decimal, Errno, fd, signal};
+use crate::{creds, signals, supervisor, tracer};
+use ckpt_format::{EXIT_RESTORE_FAILED, Image};
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, WNOHANG};
+use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
+
+const SIGKILL: i32 = 9;
+const SIGCHLD: i32 = 17;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// Mount flags (`linux/mount.h`).
+const MS_NOSUID_NODEV_NOEXEC: u32 = 2 | 4 | 8;
+const MS_REC_SLAVE: u32 = 1 << 14 | 1 << 19;
+
+/// Restores as the options say.
+pub fn run(ctx: &'static Ctx) -> ! {
+    let failure = match ctx.options.pid {
+        PidMode::New => in_place(ctx),
+        PidMode::Same => same(ctx),
+        PidMode::Ns => namespace(ctx),
+        PidMode::Auto => auto(ctx),
+    };
+    fail(failure)
+}
+
+/// `same` where it is permitted and the ids are free; else `ns` for several threads, which know
+/// each other's ids; else, and where namespaces are forbidden, in place.
+fn auto(ctx: &'static Ctx) -> Error {
+    let why_not = same(ctx);
+    note(format_args!("not with the same ids: {why_not}"));
+    if ctx.image.threads.len() > 1 {
+        match namespaces_work(ctx) {
+            Ok(()) => return namespace(ctx),
+            Err(e) => note(format_args!("not in a namespace: {e}")),
+        }
+    }
+    in_place(ctx)
+}
+
+fn leader_pid(ctx: &Ctx) -> Result<i32> {
+    Ok(ctx.task()?.pid)
+}
+
+fn check_creds(ctx: &Ctx, in_user_ns: bool) -> Result<()> {
+    for t in ctx.image.threads {
+        creds::check(ctx, Image::get(ctx.image.creds, t.creds, "credentials")?, in_user_ns)?;
+    }
+    Ok(())
+}
+
+/// In place. The tracer is a grandchild, so that the program has no child that it did not make.
+fn in_place(ctx: &'static Ctx) -> Error {
+    match try_in_place(ctx) {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
+fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
+    check_creds(ctx, false)?;
+    ctx.set_mode(Mode::New);
+    note(format_args!("restoring in place, as process {}", process::getpid()));
+    let failed = Error::os("cannot start the tracer");
+    let between = process::fork(0, None).map_err(&failed)?;
+    if between == 0 {
+        match process::fork(0, None) {
+            Ok(0) => helper(ctx),
+            Ok(_) => process::exit_group(0),
+            Err(e) => process::exit_group(e.0),
+        }
+    }
+    match process::wait(between, __WALL).map_err(&failed)? {
+        Some((_, Wait::Exited(0))) => become_program(ctx),
+        Some((_, Wait::Exited(e))) => {
+            Err(failed(Errno(e)).remedy("raise the limit of processes (ulimit -u)"))
+        }
+        _ => Err(Error::new("somebody killed the tracer")),
+    }
+}
+
+/// The tracer of a program that is restored in place.
+fn helper(ctx: &Ctx) -> ! {
+    close_all_but_messages();
+    match tracer::begin(ctx).and_then(|()| tracer::run(ctx)) {
+        Ok(_) => process::exit_group(0),
+        Err(e) => fail(e),
+    }
+}
+
+/// Every descriptor would keep pipes and terminals open that the program has closed.
+fn close_all_but_messages() {
+    let keep = report::descriptor();
+    if keep > 0 {
+        let _ = fd::close_range(0, keep as u32 - 1);
+    }
+    let _ = fd::close_range((keep + 1) as u32, u32::MAX);
+}
+
+/// With the same ids, in the present pid namespace.
+fn same(ctx: &'static Ctx) -> Error {
+    match try_same(ctx) {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
+fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
+    check_creds(ctx, false)?;
+    for t in ctx.image.threads {
+        if process::kill(t.tid, 0) != Err(Errno::ESRCH) {
+            return Err(Error::new("the id is in use:")
+                .on(On::Pid(t.tid))
+                .remedy("use --pid ns or --pid new"));
+        }
+    }
+    let program = fork_program(ctx, Mode::Same)?;
+    note(format_args!("restoring with the same ids: process {program}"));
+    close_all_but_messages();
+    let traced =
+        tracer::begin(ctx).and_then(|()| own::unmap_all(&ctx.config)).and_then(|()| tracer::run(ctx));
+    if let Err(e) = traced {
+        report::say(format_args!("{e}"));
+        let _ = process::kill(program, SIGKILL);
+        process::exit_group(EXIT_RESTORE_FAILED);
+    }
+    supervise(ctx, program, None)
+}
+
+/// Creates the child with the saved id, which becomes the program. SIGCHLD must not be ignored here.
+fn fork_program(ctx: &'static Ctx, mode: Mode) -> Result<i32> {
+    signals::reset(SIGCHLD);
+    ctx.set_mode(mode);
+    let pid = leader_pid(ctx)?;
+    let child = process::fork(SIGCHLD as u32, Some(pid)).map_err(|e| {
+        let error = Error::os("cannot create a process with the id")(e).on(On::Pid(pid));
+        match e {
+            Errno::EPERM => error.remedy("it needs CAP_CHECKPOINT_RESTORE: use --pid ns or --pid new"),
+            Errno::EEXIST => error.remedy("it is in use: use --pid ns or --pid new"),
+            _ => error,
+        }
+    })?;
+    if child == 0 {
+        become_program(ctx);
+    }
+    Ok(child)
+}
+
+/// In a new pid namespace: without privileges also in a new user namespace, which grants them.
+fn namespace(ctx: &'static Ctx) -> Error {
+    match try_namespace(ctx) {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
+/// Enters namespaces. Only children are in the pid namespace.
+fn unshare(ctx: &Ctx) -> Result<()> {
+    let forbidden = |e| {
+        Error::os("cannot create a pid namespace")(e).remedy(
+            "user namespaces must be allowed (user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+             kernel.apparmor_restrict_unprivileged_userns): use --pid new",
+        )
+    };
+    if process::caps().effective & CAP_SYS_ADMIN != 0 && process::unshare(CLONE_NEWPID | CLONE_NEWNS).is_ok()
+    {
+        check_creds(ctx, false)?;
+        // Else the new /proc would show up outside.
+        return fd::mount(b"none", b"/", b"none", MS_REC_SLAVE)
+            .map_err(Error::os("cannot make mounts private"));
+    }
+    check_creds(ctx, true)?;
+    process::unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS).map_err(forbidden)?;
+    let map = |path: &[u8], id: u32| {
+        let id = Decimal::new(u64::from(id));
+        let line = CPath::concat(&[id.as_bytes(), b" ", id.as_bytes(), b" 1"])?;
+        fd::write_file(path, line.as_bytes())
+    };
+    // Absent before Linux 3.19 only; denied is what gid_map asks for.
+    let _ = fd::write_file(b"/proc/self/setgroups", b"deny");
+    map(b"/proc/self/uid_map", ctx.caller.uids[1])
+        .and_then(|()| map(b"/proc/self/gid_map", ctx.caller.gids[1]))
+        .map_err(|e| {
+            Error::os("cannot map ids into the user namespace")(e).remedy("mount /proc, or use --pid new")
+        })
+}
+
+/// Tries all that `namespace` needs in a child, so that `auto` can still go another way.
+fn namespaces_work(ctx: &Ctx) -> Result<()> {
+    let failed = Error::os("cannot create a pid namespace");
+    let probe = process::fork(0, None).map_err(&failed)?;
+    if probe == 0 {
+        report::set_descriptor(-1);
+        let ok = unshare(ctx).is_ok()
+            && process::fork(0, Some(1))
+                .inspect(|p| {
+                    if *p == 0 {
+                        process::exit_group(0);
+                    }
+                    let _ = process::wait(*p, __WALL);
+                })
+                .is_ok();
+        process::exit_group(i32::from(!ok));
+    }
+    match process::wait(probe, __WALL).map_err(&failed)? {
+        Some((_, Wait::Exited(0))) => Ok(()),
+        _ => Err(failed(Errno::EPERM)),
+    }
+}
+
+fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
+    unshare(ctx)?;
+    signals::reset(SIGCHLD);
+    let init = process::fork(SIGCHLD as u32, None).map_err(Error::os("cannot start the namespace's init"))?;
+    if init == 0 {
+        run_init(ctx);
+    }
+    // Its child with the saved id must not come before it: the first one is process 1.
+    ctx.shared.wait_for_tracer();
+    let program = fork_program(ctx, Mode::Ns)?;
+    note(format_args!("restoring in a pid namespace: process {program} outside of it"));
+    close_all_but_messages();
+    let _ = own::unmap_all(&ctx.config);
+    supervise(ctx, program, Some(init))
+}
+
+/// Stays in front of the program. Messages are still possible until it runs.
+fn supervise(ctx: &Ctx, program: i32, init: Option<i32>) -> ! {
+    if ctx.shared.resumed.load(Ordering::SeqCst) != 0 {
+        let _ = fd::close_range(0, u32::MAX);
+        report::set_descriptor(-1);
+    }
+    supervisor::run(ctx, program, init)
+}
+
+/// Process 1 of the namespace: mounts /proc, traces, then reaps orphans. Dies with the supervisor,
+/// and everything in the namespace with it.
+fn run_init(ctx: &Ctx) -> ! {
+    let _ = process::prctl(PR_SET_PDEATHSIG, SIGKILL as u64, 0);
+    process::set_name(b"ckpt-init\0\0\0\0\0\0\0");
+    if let Err(e) = fd::mount(b"proc", b"/proc", b"proc", MS_NOSUID_NODEV_NOEXEC) {
+        note(format_args!("/proc shows the ids outside of the namespace: {e}"));
+    }
+    close_all_but_messages();
+    if let Err(e) = tracer::begin(ctx).and_then(|()| tracer::run(ctx)) {
+        fail(e);
+    }
+    let _ = fd::close_range(0, u32::MAX);
+    loop {
+        // All children that ended; then until the next SIGCHLD.
+        while let Ok(Some(_)) = process::wait(-1, __WALL | WNOHANG) {}
+        let _ = signal::wait_info(1 << (SIGCHLD - 1));
+    }
+}
