@@ -19,6 +19,8 @@ pub struct Scenarios {
     pub args: Vec<&'static str>,
     pub wrapper: Vec<&'static str>,
     pub dump_args: Vec<&'static str>,
+    /// What the image is run through.
+    pub restore_wrapper: Vec<&'static str>,
 }
 
 impl Default for Scenarios {
@@ -33,6 +35,7 @@ impl Default for Scenarios {
             args: vec![],
             wrapper: vec![],
             dump_args: vec![],
+            restore_wrapper: vec![],
         }
     }
 }
@@ -103,7 +106,7 @@ impl Scenarios {
     }
 
     fn run_image(&self, t: &T, pid: Option<&str>) -> anyhow::Result<Proc> {
-        let mut restore = t.restore("saved.ckpt");
+        let mut restore = t.restore("saved.ckpt").with(|l| l.wrapper(&self.restore_wrapper));
         if let Some(mode) = pid {
             restore = restore.pid(mode);
         }

@@ -57,6 +57,7 @@ fn main() -> std::process::ExitCode {
     suite.victim("timer_itimers", plain());
     suite.victim("timer_posix", plain().pids(&["ns"]));
     suite.victim("proc_attributes", plain().all_pids());
+    suite.victim("proc_chroot", Scenarios::root_only());
     suite.victim("proc_nondumpable", Scenarios::root_only());
     for kind in ["plain", "caps", "mixed"] {
         let scenarios = Scenarios::root_only().args(&[kind]).pids(&["same"]);
@@ -68,6 +69,7 @@ fn main() -> std::process::ExitCode {
 fn start_stopped(t: &T) -> Result<Proc, ckpt_tests::Error> {
     let victim = t.victim("sig_stopped").start()?;
     victim.wait_state('T')?;
+    victim.signal(Signal::SIGUSR2);
     Ok(victim)
 }
 

@@ -25,6 +25,10 @@ fn main() -> std::process::ExitCode {
     suite.victim("mem_many", plain());
     suite.victim("mem_awkward", plain().all_pids());
     suite.victim_named("mem_awkward_no_aslr", "mem_awkward", plain().wrapper(&["setarch", "-R"]));
+    let no_aslr = vec!["setarch", "-R"];
+    let same_stack = Scenarios { wrapper: no_aslr.clone(), restore_wrapper: no_aslr, ..plain() };
+    suite.victim_named("mem_anon_no_aslr_at_all", "mem_anon", same_stack.clone());
+    suite.victim_named("mem_awkward_no_aslr_at_all", "mem_awkward", same_stack);
     suite.victim("mem_prot", plain());
     suite.victim("mem_growsdown", plain());
     suite.victim("mem_identity", plain().args(&["one", "two", "three four"]).all_pids());

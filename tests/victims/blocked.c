@@ -1,6 +1,7 @@
 // blocked CALL: a thread is blocked in a system call when dumped. It must not notice: no error, no
 // early return; and when it is woken, it gets what it waited for.
 #include "victim.h"
+#include <dirent.h>
 #include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -368,22 +369,29 @@ static const struct test {
 };
 
 static const struct test *test;
-static atomic_int tid;
-
 static void *run(void *unused) {
     (void)unused;
-    tid = gettid();
     test->call();
     returned = true;
     return NULL;
 }
 
+// The id of the other thread, which is another one after a restore with other pids.
+static int other_tid(void) {
+    DIR *dir = opendir("/proc/self/task");
+    CHECK(dir);
+    int tid = 0;
+    for (struct dirent *e; (e = readdir(dir));)
+        if (e->d_name[0] != '.' && atoi(e->d_name) != gettid()) tid = atoi(e->d_name);
+    closedir(dir);
+    return tid;
+}
+
 // Waits until the thread sleeps in the system call, as /proc tells.
 static void wait_blocked(void) {
     char path[60], text[200];
-    while (!tid) sched_yield();
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
     for (;;) {
+        snprintf(path, sizeof path, "/proc/self/task/%d/syscall", other_tid());
         int fd = open(path, O_RDONLY);
         ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
         if (fd >= 0) close(fd);

@@ -1,4 +1,4 @@
-// In a group stop when dumped; SIGCONT continues it.
+// In a group stop when dumped, with a signal under way; SIGCONT continues it, and it gets the signal.
 #include "victim.h"
 
 static volatile int continued;
@@ -6,6 +6,13 @@ static volatile int continued;
 static void on_cont(int sig) {
     (void)sig;
     continued = 1;
+}
+
+static volatile int usr2;
+
+static void on_usr2(int sig) {
+    (void)sig;
+    usr2++;
 }
 
 static void *other(void *unused) {
@@ -16,6 +23,7 @@ static void *other(void *unused) {
 
 int main(void) {
     signal(SIGCONT, on_cont);
+    signal(SIGUSR2, on_usr2);
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, other, NULL) == 0);
     ready();
@@ -23,5 +31,6 @@ int main(void) {
     while (!continued) sleep_ms(1);
     CHECK(pthread_join(thread, NULL) == 0);
     wait_go();
+    EQ(usr2, 1);
     return ok();
 }

@@ -8,19 +8,21 @@
 #define N 8
 static int ids[N];
 static volatile int fired[N], in_thread;
-static volatile pid_t expected_tid;
+static volatile pid_t target_tid;
+static __thread bool is_target;
 static volatile bool thread_stop;
 
 static void on_signal(int sig, siginfo_t *info, void *context) {
     (void)sig, (void)context;
     if (info->si_code != SI_TIMER) return;
     fired[info->si_value.sival_int]++;
-    if (info->si_value.sival_int == 5 && gettid() == expected_tid) in_thread++;
+    if (info->si_value.sival_int == 5 && is_target) in_thread++;
 }
 
 static void *target(void *unused) {
     (void)unused;
-    expected_tid = gettid();
+    is_target = true;
+    target_tid = gettid();
     while (!thread_stop) sleep_ms(1);
     return NULL;
 }
@@ -50,12 +52,12 @@ int main(void) {
     CHECK(sigaction(SIGRTMIN + 1, &action, NULL) == 0);
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, target, NULL) == 0);
-    while (!expected_tid) sleep_ms(1);
+    while (!target_tid) sleep_ms(1);
     struct sigevent by_signal = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
     struct sigevent by_rt = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1};
     struct sigevent silent = {.sigev_notify = SIGEV_NONE};
     struct sigevent by_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
-    by_thread.sigev_notify_thread_id = expected_tid;
+    by_thread.sigev_notify_thread_id = target_tid;
     int gap;
     create(0, CLOCK_MONOTONIC, &by_signal);
     for (int i = 0; i < 50; i++) {
