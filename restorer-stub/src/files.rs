@@ -128,6 +128,16 @@ pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
     Ok(fd)
 }
 
+/// Closes the descriptors of recreated files: what needs them has its own by now.
+pub fn close_recreated(ctx: &Ctx) {
+    for slot in ctx.files.fds {
+        let fd = slot.swap(0, Ordering::Relaxed);
+        if fd != 0 {
+            fd::close(Fd(fd - 1));
+        }
+    }
+}
+
 fn memfd(name: &'static [u8]) -> Result<Fd> {
     let name = name.strip_prefix(b"/memfd:").unwrap_or(name);
     fd::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)

@@ -4,10 +4,12 @@
 
 pub mod fd;
 pub mod mm;
+pub mod object;
 pub mod process;
 pub mod ptrace;
 pub mod sched;
 pub mod signal;
+pub mod socket;
 pub mod thread;
 
 use crate::arch;

@@ -54,14 +54,6 @@ pub fn pipe(flags: u32) -> Result<(Fd, Fd)> {
     Ok((Fd(fds[0]), Fd(fds[1])))
 }
 
-/// FIONREAD.
-pub fn readable_bytes(fd: Fd) -> Result<usize> {
-    let mut n = 0i32;
-    // SAFETY: the kernel writes one int.
-    unsafe { sys!(__NR_ioctl, fd.0, linux_raw_sys::ioctl::FIONREAD, &raw mut n) }?;
-    Ok(n.max(0) as usize)
-}
-
 /// flock(2) without waiting.
 pub fn flock(fd: Fd, exclusive: bool) -> Result<()> {
     // SAFETY: touches no memory.

@@ -4,7 +4,6 @@ use super::{Fd, Result, sys};
 
 /// Numbers of include/linux/socket.h, include/linux/net.h and asm-generic/socket.h.
 pub const AF_UNIX: u32 = 1;
-pub const AF_INET: u32 = 2;
 pub const AF_INET6: u32 = 10;
 pub const SOCK_STREAM: u32 = 1;
 pub const SOCK_DGRAM: u32 = 2;

@@ -1,0 +1,33 @@
+//! flock(2), POSIX and OFD locks, taken when no descriptor of the files will be closed any more.
+
+use super::Objects;
+use crate::report::{Error, On, Result};
+use crate::sys::{Errno, object as sys};
+use ckpt_format::Task;
+use ckpt_format::fd::lock_kind;
+use linux_raw_sys::general::F_WRLCK;
+
+pub fn take(o: &Objects, task: &Task) -> Result<()> {
+    for lock in o.ctx.image.locks.iter().filter(|l| l.pid == task.pid) {
+        if o.given(lock.object).is_some() {
+            continue;
+        }
+        let fd =
+            o.placed(lock.object).ok_or(Error::new("the image is damaged: a lock without descriptor"))?;
+        let write = lock.mode == F_WRLCK;
+        let taken = match lock.kind {
+            lock_kind::FLOCK => sys::flock(fd, write),
+            kind => sys::lock_range(fd, kind == lock_kind::OFD, write, lock.start, lock.len),
+        };
+        taken.map_err(|e| {
+            let remedy = match e {
+                Errno::EAGAIN | Errno::EACCES => {
+                    "another process holds it (see /proc/locks; perhaps the one that was dumped): end that one first"
+                }
+                _ => "",
+            };
+            Error::os("cannot take the file lock of")(e).on(On::Fd(fd.0)).remedy(remedy)
+        })?;
+    }
+    Ok(())
+}
