@@ -16,7 +16,7 @@ use crate::ptrace::Frozen;
 use anyhow::{Context, Result};
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
-pub use fd::FdFacts;
+pub use fd::FdTableFacts;
 pub use host::HostFacts;
 pub use memory::MemoryFacts;
 pub use signals::SignalFacts;
@@ -45,8 +45,7 @@ pub struct TaskFacts {
     pub signals: SignalFacts,
     pub timers: TimerFacts,
     pub mm: MemoryFacts,
-    /// Sorted by number.
-    pub fds: Vec<FdFacts>,
+    pub fds: FdTableFacts,
 }
 
 /// Observes a frozen process. If its state forbids running system calls in it, only that is told.

@@ -28,10 +28,14 @@ impl Default for Options {
 }
 
 /// Kinds that `--allow` knows, with what each gives up.
-pub const ALLOW_KINDS: &[(&str, &str)] = &[(
-    "children",
-    "child processes stay outside the image; wait() for them fails with ECHILD after restore",
-)];
+pub const ALLOW_KINDS: &[(&str, &str)] = &[
+    ("children", "child processes stay outside the image; wait() for them fails with ECHILD after restore"),
+    ("tcp-established", "TCP connections are reset: ECONNRESET at the program's next use"),
+    ("unix-outside", "unix sockets connected to other processes find the other end closed"),
+    ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
+    ("device", "unknown devices are opened again by path, without the state that they had"),
+    ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
+];
 
 /// Accumulates the tables of an image.
 #[derive(Debug, Default)]

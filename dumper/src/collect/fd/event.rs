@@ -1,0 +1,83 @@
+//! eventfd, timerfd, signalfd, epoll: fdinfo tells everything.
+
+use super::{Context, Detail, Probe};
+use crate::sys;
+use anyhow::{Result, anyhow};
+use std::os::fd::AsFd;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventFdFacts {
+    pub count: u64,
+    /// EFD_SEMAPHORE; `None` on kernels that do not tell (before 6.5).
+    pub semaphore: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimerFdFacts {
+    pub clock: i32,
+    pub ticks: u64,
+    /// TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET.
+    pub settime_flags: u32,
+    pub remaining_ns: u64,
+    pub interval_ns: u64,
+}
+
+/// One registration of an epoll instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpollTarget {
+    /// Number under which it was registered.
+    pub fd: i32,
+    pub events: u32,
+    pub data: u64,
+    /// Inode and `s_dev` of what is watched.
+    pub ino: u64,
+    pub sdev: u64,
+    /// Index of the description that is watched; `None` when no descriptor refers to it any more.
+    pub description: Option<usize>,
+}
+
+pub fn eventfd(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    let count = probe.info.hex("eventfd-count").ok_or_else(|| missing(probe, "eventfd-count"))?;
+    let semaphore = probe.info.number("eventfd-semaphore").map(|n| n != 0);
+    Ok(Detail::EventFd(EventFdFacts { count, semaphore }))
+}
+
+pub fn timerfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    let ours = cx.duplicate(probe.fd)?;
+    sys::fd::timerfd_touch(ours.as_fd())?;
+    let info = cx.fdinfo(probe.fd)?;
+    info.timerfd().map(Detail::TimerFd).ok_or_else(|| missing(probe, "timerfd fields"))
+}
+
+pub fn signalfd(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    probe.info.hex("sigmask").map(Detail::SignalFd).ok_or_else(|| missing(probe, "sigmask"))
+}
+
+/// Targets are looked up by [`resolve_targets`], when all descriptions are known.
+pub fn epoll(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    Ok(Detail::Epoll(probe.info.epoll_targets()))
+}
+
+/// Finds the description behind each registration: the number is a hint only, as it may have been
+/// closed or reused since (the registration lives as long as the description).
+pub fn resolve_targets(cx: &Context<'_>, epfd: i32, targets: &mut [EpollTarget]) {
+    for i in 0..targets.len() {
+        let number = targets[i].fd;
+        let nth = targets[..i].iter().filter(|t| t.fd == number).count() as u32;
+        let same = |fd: i32| {
+            sys::fd::kcmp_epoll_target(cx.pid, fd, epfd, number, nth).unwrap_or_else(|_| {
+                // Without kcmp: the number and the inode must do.
+                fd == number && cx.inode_of(fd) == Some(targets[i].ino)
+            })
+        };
+        let found = cx
+            .description_of(number)
+            .filter(|_| same(number))
+            .or_else(|| cx.representatives().find(|(_, fd)| *fd != number && same(*fd)).map(|(d, _)| d));
+        targets[i].description = found;
+    }
+}
+
+fn missing(probe: &Probe, what: &str) -> anyhow::Error {
+    anyhow!("fd {}: /proc shows no {what} for {}", probe.fd, probe.link_text())
+}

@@ -1,0 +1,101 @@
+//! Regular files, directories, device nodes; memfds and files without a name.
+
+use super::content::{self, Contents};
+use super::{Context, Detail, FileStat, Probe, path_of};
+use crate::sys;
+use anyhow::{Context as _, Result};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Where it can be opened again.
+    pub path: Vec<u8>,
+    pub name: NameState,
+    /// Of a file without a name.
+    pub contents: Option<Contents>,
+    /// `f_type` of statfs(2).
+    pub fs_type: i64,
+}
+
+/// Whether the path still leads to the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameState {
+    Present,
+    /// Deleted, and the file has no other name.
+    Deleted,
+    /// Deleted, but the file has another name that could not be found.
+    NameLost,
+    /// The path leads to another file.
+    Replaced,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemfdFacts {
+    /// As given to memfd_create(2).
+    pub name: Vec<u8>,
+    /// F_GET_SEALS.
+    pub seals: u32,
+    pub contents: Contents,
+    /// Block size: the page size of a hugetlb memfd.
+    pub block_size: u64,
+}
+
+pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    let stat = &probe.stat;
+    if !probe.link.starts_with(b"/") {
+        // Namespaces (`net:[4026531840]`) and other files that no path leads to.
+        return Ok(Detail::Unknown(probe.link_text()));
+    }
+    let (path, name) = find_name(cx, probe);
+    let regular = stat.kind() == libc::S_IFREG;
+    let stored = matches!(name, NameState::Deleted | NameState::NameLost) && regular;
+    let contents = if stored { Some(content::collect(cx, probe)?) } else { None };
+    let fs_type = sys::fd::fs_type(&cx.fd_path(probe.fd)).unwrap_or(0);
+    Ok(Detail::File(FileFacts { path: path.as_os_str().as_bytes().to_vec(), name, contents, fs_type }))
+}
+
+pub fn memfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    let ours = cx.duplicate(probe.fd)?;
+    let seals = sys::fd::fcntl_get(ours.as_fd(), libc::F_GET_SEALS)
+        .with_context(|| format!("fd {}: F_GET_SEALS", probe.fd))? as u32;
+    let path = path_of(&probe.link).as_os_str().as_bytes();
+    let name = path.strip_prefix(b"/memfd:").unwrap_or(path).to_vec();
+    let block_size = std::fs::metadata(cx.fd_path(probe.fd))?.blksize();
+    Ok(Detail::Memfd(MemfdFacts { name, seals, contents: content::collect(cx, probe)?, block_size }))
+}
+
+/// Path by which the file can be opened again. Another hard link in the same directory will do.
+fn find_name(cx: &Context<'_>, probe: &Probe) -> (PathBuf, NameState) {
+    let linked = Path::new(std::ffi::OsStr::from_bytes(&probe.link));
+    let is_it = |path: &Path| same_file(path, &probe.stat);
+    if is_it(linked) {
+        return (linked.to_path_buf(), NameState::Present);
+    }
+    let path = path_of(&probe.link).to_path_buf();
+    let deleted = path.as_os_str() != linked.as_os_str();
+    // A process's own files below /proc are other inodes at each look.
+    let state = match (deleted, probe.stat.nlink) {
+        (_, 0) => NameState::Deleted,
+        (true, _) if probe.stat.kind() != libc::S_IFREG => NameState::Deleted,
+        (true, _) => return other_link(&path, &probe.stat).map_or((path, NameState::NameLost), |p| (p, NameState::Present)),
+        (false, _) if path.starts_with(format!("/proc/{}", cx.pid)) => NameState::Present,
+        (false, _) if path.symlink_metadata().is_err() => NameState::NameLost,
+        (false, _) => NameState::Replaced,
+    };
+    (path, state)
+}
+
+fn same_file(path: &Path, stat: &FileStat) -> bool {
+    let meta = if stat.kind() == libc::S_IFLNK { path.symlink_metadata() } else { path.metadata() };
+    meta.is_ok_and(|m| (m.dev(), m.ino()) == (stat.dev, stat.ino))
+}
+
+fn other_link(path: &Path, stat: &FileStat) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    entries.flatten().map(|e| e.path()).find(|p| {
+        p.symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == (stat.dev, stat.ino))
+    })
+}

@@ -1,0 +1,197 @@
+//! Unix sockets.
+
+use super::regular::NameState;
+use super::socket::{self, OptionFacts};
+use super::{Context, Detail, Probe};
+use crate::sys;
+use crate::sys::socket::{PeekWalk, Peeked, local_name, option_int, peek, peer_name};
+use anyhow::{Context as _, Result, ensure};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixFacts {
+    /// SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET.
+    pub kind: i32,
+    pub ino: u64,
+    /// Bound name: a path, or abstract (first byte NUL); empty for none.
+    pub name: Vec<u8>,
+    pub file: Option<SocketFile>,
+    pub listening: bool,
+    pub backlog: u32,
+    /// Connections not accepted yet.
+    pub waiting: usize,
+    pub peer: Peer,
+    /// Name of the peer.
+    pub remote: Vec<u8>,
+    /// SHUT_RD = 1, SHUT_WR = 2 bits.
+    pub shutdown: u8,
+    /// What waits to be read, oldest first; one message for a stream.
+    pub queue: Vec<Vec<u8>>,
+    /// Something in the queue that cannot be saved.
+    pub queue_problem: Option<String>,
+    pub options: Vec<OptionFacts>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    None,
+    /// Its inode.
+    Socket(u64),
+    /// It has been closed.
+    Gone,
+    /// Connected, but this kernel does not tell to what.
+    Unknown,
+}
+
+/// The socket file of a bound name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Where a relative name starts.
+    pub dir: Vec<u8>,
+    pub state: NameState,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+    let ours = cx.duplicate(probe.fd)?;
+    let fd = ours.as_fd();
+    let kind = option_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)?;
+    let listening = option_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0;
+    let name = path_in(&local_name(fd).context("getsockname")?);
+    let remote = peer_name(fd).context("getpeername")?;
+    let pid = cx.pid;
+    let table = cx.unix_sockets();
+    let known = table.get(probe.stat.ino);
+    let peer = match (known, &remote) {
+        (Some(d), _) if !listening => match d.peer {
+            Some(0) => Peer::Gone,
+            Some(ino) => Peer::Socket(ino),
+            None => Peer::None,
+        },
+        (None, Some(_)) => Peer::Unknown,
+        _ => Peer::None,
+    };
+    let known = known.cloned().unwrap_or_default();
+    let file = socket_file(pid, &name, known.file_ino);
+    let (queue, queue_problem) =
+        if listening { Default::default() } else { queue(fd, kind, known.shutdown & 1 != 0)? };
+    Ok(Detail::Unix(UnixFacts {
+        kind,
+        ino: probe.stat.ino,
+        name,
+        file,
+        listening,
+        backlog: known.backlog,
+        waiting: known.waiting,
+        peer,
+        remote: remote.map(|r| path_in(&r)).unwrap_or_default(),
+        shutdown: known.shutdown,
+        queue,
+        queue_problem,
+        options: socket::options(&mut cx.defaults, fd, (libc::AF_UNIX, kind, 0))?,
+    }))
+}
+
+/// The name in a `struct sockaddr_un`: abstract names whole, paths up to their NUL.
+fn path_in(addr: &[u8]) -> Vec<u8> {
+    let path = addr.get(2..).unwrap_or_default();
+    match path.first() {
+        None | Some(0) => path.to_vec(),
+        Some(_) => path.split(|b| *b == 0).next().unwrap_or_default().to_vec(),
+    }
+}
+
+fn socket_file(pid: i32, name: &[u8], ino: Option<u64>) -> Option<SocketFile> {
+    if matches!(name.first(), None | Some(0)) {
+        return None;
+    }
+    let path = Path::new(OsStr::from_bytes(name));
+    let dir = if path.is_absolute() {
+        PathBuf::new()
+    } else {
+        std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default()
+    };
+    let mut file =
+        SocketFile { dir: dir.as_os_str().as_bytes().to_vec(), state: NameState::Deleted, mode: 0o755, uid: 0, gid: 0 };
+    if let Ok(meta) = dir.join(path).symlink_metadata() {
+        // unix_diag shows 32 bits of the inode number.
+        let same = ino.is_none_or(|ino| ino == meta.ino() & 0xffff_ffff);
+        file.state = if same { NameState::Present } else { NameState::Replaced };
+        (file.mode, file.uid, file.gid) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+    }
+    Some(file)
+}
+
+/// Longest message that is expected in a queue, in bytes (net.core.wmem_max is 212992 by default).
+const LONGEST: usize = 4 << 20;
+
+type Queue = (Vec<Vec<u8>>, Option<String>);
+
+/// What waits to be read, left where it is.
+fn queue(fd: BorrowedFd<'_>, kind: i32, read_closed: bool) -> Result<Queue> {
+    if kind == libc::SOCK_STREAM {
+        let total = sys::fd::readable_bytes(fd)?;
+        return if total == 0 { Ok(Queue::default()) } else { stream_queue(fd, total) };
+    }
+    if sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN == 0 {
+        return Ok(Queue::default());
+    }
+    let mut messages = Vec::new();
+    let mut problem = None;
+    let walk = PeekWalk::start(fd)?;
+    while let Some(message) = peek(fd, LONGEST)? {
+        if message.bytes.is_empty() && read_closed {
+            break;
+        }
+        problem = problem.or(trouble(&message));
+        messages.push(message.bytes);
+    }
+    drop(walk);
+    Ok((messages, problem))
+}
+
+fn stream_queue(fd: BorrowedFd<'_>, total: usize) -> Result<Queue> {
+    let Some(first) = peek(fd, total)? else { return Ok(Queue::default()) };
+    let mut problem = trouble(&first);
+    let mut bytes = first.bytes;
+    if bytes.len() < total {
+        // A peek ends where the sender, or descriptors sent along, change.
+        bytes.clear();
+        let _walk = PeekWalk::start(fd)?;
+        while bytes.len() < total
+            && let Some(part) = peek(fd, total - bytes.len())?
+            && !part.bytes.is_empty()
+        {
+            problem = problem.or(trouble(&part));
+            bytes.extend_from_slice(&part.bytes);
+        }
+    }
+    ensure!(bytes.len() == total, "only {} of {total} queued bytes can be read", bytes.len());
+    Ok((vec![bytes], problem))
+}
+
+fn trouble(message: &Peeked) -> Option<String> {
+    if message.has_descriptors {
+        return Some("descriptors in flight (SCM_RIGHTS)".into());
+    }
+    // `sun_family` alone: an unnamed sender.
+    (message.from.len() > 2)
+        .then(|| format!("a datagram from {}", name_text(&path_in(&message.from))))
+}
+
+/// A socket name for messages.
+#[must_use]
+pub fn name_text(name: &[u8]) -> String {
+    match name.split_first() {
+        None => "an unnamed socket".into(),
+        Some((0, rest)) => format!("@{}", String::from_utf8_lossy(rest)),
+        Some(_) => String::from_utf8_lossy(name).into_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Unix sockets.
+
+use super::{Planner, queue, socket};
+use crate::collect::fd::regular::NameState;
+use crate::collect::fd::unix::{Peer, UnixFacts, name_text};
+use crate::collect::fd::{Description, Detail};
+use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
+use ckpt_format::{NONE, Object, ObjectKind};
+
+/// What becomes of the connection of a socket.
+enum Link {
+    None,
+    Listening,
+    /// To the description of that index.
+    Inside(usize),
+    /// A datagram socket, to a name.
+    Named,
+    Broken,
+}
+
+pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFacts) -> Option<Object> {
+    let link = link(p, index, facts);
+    let Some(link) = link else {
+        let stdio = p.stdio_of(index);
+        if !stdio.is_empty() {
+            return Some(p.inherit(&stdio, d, NONE));
+        }
+        let to = if facts.remote.is_empty() { String::new() } else { format!(" ({})", name_text(&facts.remote)) };
+        let text = format!(
+            "{}: a unix socket connected to another process{to}; after restore the other end is closed",
+            p.name(d)
+        );
+        p.loss("unix-outside", text);
+        return Some(record(p, d, facts, &Link::Broken));
+    };
+    if let Some(problem) = &facts.queue_problem {
+        let what = format!("{}: {problem} waits to be received", p.name(d));
+        p.refuse(what, "let the program receive it before the dump");
+    }
+    if facts.waiting > 0 {
+        let text = format!(
+            "fd {} (unix, listening on {}): {} connection(s) not accepted yet",
+            d.fd,
+            name_text(&facts.name),
+            facts.waiting
+        );
+        p.loss("unix-outside", text);
+    }
+    Some(record(p, d, facts, &link))
+}
+
+/// `None`: connected to the outside.
+fn link(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<Link> {
+    if facts.listening {
+        return Some(Link::Listening);
+    }
+    let dgram = facts.kind == libc::SOCK_DGRAM;
+    match facts.peer {
+        Peer::None => Some(Link::None),
+        Peer::Gone => Some(Link::Broken),
+        Peer::Socket(ino) => match find(p, |u| u.ino == ino) {
+            Some((other, u)) if !dgram || u.peer == Peer::Socket(facts.ino) => {
+                Some(if other == index { Link::Named } else { Link::Inside(other) })
+            }
+            _ if dgram && !facts.remote.is_empty() => Some(Link::Named),
+            _ => None,
+        },
+        Peer::Unknown if dgram && !facts.remote.is_empty() => Some(Link::Named),
+        // A kernel without unix_diag: socketpair(2) makes both inodes one after the other.
+        Peer::Unknown => find(p, |u| {
+            u.peer == Peer::Unknown
+                && u.kind == facts.kind
+                && u.ino.abs_diff(facts.ino) == 1
+                && u.name.is_empty()
+                && facts.name.is_empty()
+                && u.remote.is_empty()
+                && facts.remote.is_empty()
+        })
+        .map(|(other, _)| Link::Inside(other)),
+    }
+}
+
+fn find<'a>(p: &Planner<'a>, test: impl Fn(&UnixFacts) -> bool) -> Option<(usize, &'a UnixFacts)> {
+    p.table.descriptions.iter().enumerate().find_map(|(i, d)| match &d.detail {
+        Detail::Unix(u) if test(u) => Some((i, u)),
+        _ => None,
+    })
+}
+
+fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) -> Object {
+    let state = match link {
+        Link::None => socket_state::UNCONNECTED,
+        Link::Listening => socket_state::LISTENING,
+        Link::Inside(_) | Link::Named => socket_state::CONNECTED,
+        Link::Broken => socket_state::BROKEN,
+    };
+    let mut r = UnixSocket {
+        kind: facts.kind as u32,
+        state,
+        peer: if let Link::Inside(other) = link { p.object_of(*other) } else { NONE },
+        // Where the kernel does not tell, the largest that it allows by default (somaxconn).
+        backlog: if facts.backlog == 0 && matches!(link, Link::Listening) { 4096 } else { facts.backlog },
+        options: socket::options(p, &facts.options),
+        ino: facts.ino,
+        shutdown: u32::from(facts.shutdown),
+        ..UnixSocket::default()
+    };
+    if keeps_name(p, facts, link) {
+        bind(p, d, facts, &mut r);
+    }
+    if matches!(link, Link::Named) {
+        r.remote = p.b.blob(&facts.remote);
+    }
+    let payload = p.b.payload(&r);
+    let queue = queue(p.b, &facts.queue);
+    Object { kind: ObjectKind::UnixSocket as u32, payload, queue, inner: NONE, ..Object::default() }
+}
+
+/// A socket that accept(2) returned shows the name of its listener, which only a connection made
+/// through that listener can have again.
+fn keeps_name(p: &Planner<'_>, facts: &UnixFacts, link: &Link) -> bool {
+    let connected = matches!(link, Link::Inside(_) | Link::Broken) && facts.kind != libc::SOCK_DGRAM;
+    if facts.name.is_empty() || !connected {
+        return true;
+    }
+    let listener = find(p, |u| u.listening && u.name == facts.name && u.kind == facts.kind);
+    match link {
+        Link::Inside(_) => listener.is_some(),
+        _ => false,
+    }
+}
+
+fn bind(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, r: &mut UnixSocket) {
+    r.name = p.b.blob(&facts.name);
+    let Some(file) = &facts.file else { return };
+    r.dir = p.b.blob(&file.dir);
+    (r.mode, r.uid, r.gid) = (file.mode, file.uid, file.gid);
+    match file.state {
+        NameState::Present => {}
+        NameState::Replaced => {
+            // A listener's connections show its name, too; they need no file.
+            if !matches!(facts.peer, Peer::Socket(_)) {
+                let what = format!("{}: another socket has taken its path {}", p.name(d), name_text(&facts.name));
+                p.refuse(what, "end the program that took it, before the dump");
+            }
+        }
+        NameState::Deleted | NameState::NameLost => r.flags |= unix_flags::UNLINKED,
+    }
+}

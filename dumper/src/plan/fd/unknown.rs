@@ -1,0 +1,38 @@
+//! Kinds that cannot be saved: refused by name.
+
+use super::Planner;
+use crate::collect::fd::Description;
+use ckpt_format::Object;
+
+/// Link prefix, what it is, what to do.
+const NAMES: &[(&str, &str, &str)] = &[
+    (
+        "anon_inode:[io_uring]",
+        "an io_uring instance",
+        "run the program without io_uring (node and libuv: UV_USE_IO_URING=0)",
+    ),
+    ("anon_inode:inotify", "an inotify instance", "close it before the dump"),
+    ("anon_inode:[fanotify]", "a fanotify group", "close it before the dump"),
+    ("anon_inode:[userfaultfd]", "a userfaultfd", "close it before the dump"),
+    ("anon_inode:[pidfd]", "a pidfd", "close it before the dump"),
+    ("pidfd:", "a pidfd", "close it before the dump"),
+    ("anon_inode:[perf_event]", "a perf event", "stop profiling the program before the dump"),
+    ("anon_inode:bpf", "a BPF object", "close it before the dump"),
+    ("anon_inode:kvm", "a KVM virtual machine", "end the virtual machine before the dump"),
+    ("anon_inode:[landlock-ruleset]", "a Landlock ruleset", "close it before the dump"),
+    ("anon_inode:seccomp notify", "a seccomp listener", "close it before the dump"),
+    ("anon_inode:", "an object without a name", "close it before the dump"),
+    ("a netlink socket", "", "close it before the dump"),
+];
+
+pub fn refuse(p: &mut Planner<'_>, d: &Description, what: &str) -> Option<Object> {
+    let named = NAMES.iter().find(|(prefix, ..)| what.starts_with(prefix));
+    let (words, remedy) = match named {
+        Some((_, words, remedy)) if !words.is_empty() => ((*words).to_owned(), *remedy),
+        Some((.., remedy)) => (what.to_owned(), *remedy),
+        None if what.starts_with("a ") => (what.to_owned(), "close it before the dump"),
+        None => ("an object of unknown kind".to_owned(), "close it before the dump"),
+    };
+    p.refuse(format!("{}: {words} cannot be saved", p.name(d)), remedy);
+    None
+}

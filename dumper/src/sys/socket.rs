@@ -1,0 +1,242 @@
+//! Questions about sockets.
+
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+fn check(result: i32) -> Result<i32> {
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A socket of our own.
+///
+/// # Errors
+/// As socket(2).
+pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: a fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// getsockopt(2), at most 256 bytes of value. Never ask for SO_ERROR: reading it clears it.
+///
+/// # Errors
+/// ENOPROTOOPT, EOPNOTSUPP where the socket has no such option.
+pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<Vec<u8>> {
+    debug_assert!((level, name) != (libc::SOL_SOCKET, libc::SO_ERROR));
+    let mut value = vec![0_u8; 256];
+    let mut len = value.len() as libc::socklen_t;
+    // SAFETY: `value` has `len` bytes.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
+    })?;
+    value.truncate(len as usize);
+    Ok(value)
+}
+
+/// getsockopt(2) of an int.
+///
+/// # Errors
+/// As [`option`].
+pub fn option_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32> {
+    let value = option(fd, level, name)?;
+    value.first_chunk().map(|b| i32::from_ne_bytes(*b)).ok_or_else(|| Error::other("short socket option"))
+}
+
+/// Whether SO_ATTACH_FILTER was used. (SO_GET_FILTER counts instructions, not bytes: with length 0
+/// it only tells how many there are.)
+#[must_use]
+pub fn has_filter(fd: BorrowedFd<'_>) -> bool {
+    let mut len: libc::socklen_t = 0;
+    // SAFETY: with length 0 nothing is written to the value.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &raw mut len,
+        )
+    };
+    result == 0 && len > 0
+}
+
+type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+
+fn name(call: NameCall, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let mut addr = vec![0_u8; 128];
+    let mut len = addr.len() as libc::socklen_t;
+    // SAFETY: `addr` has `len` bytes.
+    check(unsafe { call(fd.as_raw_fd(), addr.as_mut_ptr().cast(), &raw mut len) })?;
+    addr.truncate(len as usize);
+    Ok(addr)
+}
+
+/// getsockname(2): a `struct sockaddr_*`.
+///
+/// # Errors
+/// As getsockname(2).
+pub fn local_name(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    name(libc::getsockname, fd)
+}
+
+/// getpeername(2): `None` when not connected.
+///
+/// # Errors
+/// As getpeername(2).
+pub fn peer_name(fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
+    match name(libc::getpeername, fd) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// A message that was looked at but left in its queue.
+#[derive(Debug, Default)]
+pub struct Peeked {
+    pub bytes: Vec<u8>,
+    /// `struct sockaddr_un` of the sender, empty for none.
+    pub from: Vec<u8>,
+    /// It carries descriptors (SCM_RIGHTS).
+    pub has_descriptors: bool,
+}
+
+/// MSG_PEEK of at most `max` bytes: `None` when the queue is empty (or over).
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn peek(fd: BorrowedFd<'_>, max: usize) -> Result<Option<Peeked>> {
+    let mut bytes = vec![0_u8; max.max(1)];
+    let mut from = vec![0_u8; 128];
+    // Aligned, and large enough for credentials and the 253 descriptors that one message can carry.
+    let mut control = vec![0_u64; 256];
+    let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: an all-zero `msghdr` is valid.
+    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    msg.msg_name = from.as_mut_ptr().cast();
+    msg.msg_namelen = from.len() as u32;
+    msg.msg_iov = &raw mut iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = control.as_mut_ptr().cast();
+    msg.msg_controllen = control.len() * 8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: all buffers live and have the lengths given.
+    let n = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut msg, flags) };
+    let Ok(n) = usize::try_from(n) else {
+        let e = Error::last_os_error();
+        return if e.raw_os_error() == Some(libc::EAGAIN) { Ok(None) } else { Err(e) };
+    };
+    bytes.truncate(n);
+    from.truncate(msg.msg_namelen as usize);
+    let received = close_received(&msg);
+    let has_descriptors = received || msg.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Some(Peeked { bytes, from, has_descriptors }))
+}
+
+/// Closes the descriptors that a peek installed in our table; whether there were any.
+fn close_received(msg: &libc::msghdr) -> bool {
+    let mut any = false;
+    // SAFETY: recvmsg filled in `msg`; the CMSG macros walk within its control buffer, and each
+    // SCM_RIGHTS item holds descriptors that the kernel has just installed for us.
+    unsafe {
+        let mut item = libc::CMSG_FIRSTHDR(msg);
+        while !item.is_null() {
+            if (*item).cmsg_level == libc::SOL_SOCKET && (*item).cmsg_type == libc::SCM_RIGHTS {
+                any = true;
+                let bytes = (*item).cmsg_len - libc::CMSG_LEN(0) as usize;
+                let fds = libc::CMSG_DATA(item).cast::<i32>();
+                for i in 0..bytes / 4 {
+                    libc::close(fds.add(i).read_unaligned());
+                }
+            }
+            item = libc::CMSG_NXTHDR(msg, item);
+        }
+    }
+    any
+}
+
+/// Sets SO_PEEK_OFF for as long as it lives, so that successive [`peek`]s walk a queue of messages.
+/// (The only way to see more than the first. It affects nothing but MSG_PEEK, and is undone on drop.)
+#[derive(Debug)]
+pub struct PeekWalk<'a> {
+    fd: BorrowedFd<'a>,
+    before: i32,
+}
+
+impl<'a> PeekWalk<'a> {
+    /// Starts at the head of the queue.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the socket has no such option.
+    pub fn start(fd: BorrowedFd<'a>) -> Result<Self> {
+        let before = option_int(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF)?;
+        set_peek_offset(fd, 0)?;
+        Ok(Self { fd, before })
+    }
+}
+
+impl Drop for PeekWalk<'_> {
+    fn drop(&mut self) {
+        // It could be set a moment ago, so it can be set now.
+        let _ = set_peek_offset(self.fd, self.before);
+    }
+}
+
+fn set_peek_offset(fd: BorrowedFd<'_>, offset: i32) -> Result<()> {
+    // SAFETY: an int as value.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            (&raw const offset).cast(),
+            size_of::<i32>() as u32,
+        )
+    })
+    .map(drop)
+}
+
+/// Sends one netlink request and returns the raw replies.
+///
+/// # Errors
+/// As send(2) and recv(2).
+pub fn netlink_dump(socket: BorrowedFd<'_>, request: &[u8]) -> Result<Vec<u8>> {
+    // SAFETY: `request` has the length given.
+    let n = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
+    check(n as i32)?;
+    let mut all = Vec::new();
+    let mut buf = vec![0_u8; 64 << 10];
+    loop {
+        // SAFETY: `buf` has the length given.
+        let n = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
+        let n = check(n as i32)? as usize;
+        all.extend_from_slice(&buf[..n]);
+        // NLMSG_ERROR 2 or NLMSG_DONE 3 ends it.
+        let kind = buf.get(4..6).map_or(3, |b| u16::from_ne_bytes([b[0], b[1]]));
+        if n < 16 || kind == 2 || ends_with_done(&buf[..n]) {
+            return Ok(all);
+        }
+    }
+}
+
+/// Whether a message of type NLMSG_DONE is among these.
+fn ends_with_done(mut bytes: &[u8]) -> bool {
+    while let Some(head) = bytes.first_chunk::<8>() {
+        let len = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if u16::from_ne_bytes([head[4], head[5]]) == 3 {
+            return true;
+        }
+        let Some(rest) = bytes.get(len.max(16).next_multiple_of(4)..) else { return false };
+        bytes = rest;
+    }
+    false
+}
+
+/// Joins the network namespace of `pid`, for the calling thread only.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN over it.
+pub fn enter_netns(namespace: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
