@@ -1,15 +1,127 @@
-//! The address space: VMAs, which pages are populated, guard ranges.
+//! The address space: VMAs, which pages are populated, guard ranges, the files behind it.
 
-use crate::ptrace::Frozen;
+pub mod files;
+pub mod pagemap;
+pub mod smaps;
+
+use crate::ptrace::{Frozen, RemoteAddr};
+use anyhow::{Context, Result, anyhow};
+pub use files::MappedFile;
+pub use pagemap::Pages;
+use std::fs::File;
+use std::sync::Arc;
 
 /// What the kernel says about one address space.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryFacts {}
+pub struct MemoryFacts {
+    /// All but the kernel's own (vDSO and its data, vsyscall), by address.
+    pub vmas: Vec<VmaFacts>,
+    pub files: Vec<MappedFile>,
+    /// Our handles for `files`.
+    pub handles: Vec<Arc<File>>,
+    /// Index of the executable in `files`.
+    pub exe: Option<usize>,
+    pub vdso: VdsoFacts,
+    /// `/proc/PID/auxv`.
+    pub auxv: Vec<u8>,
+    /// `/proc/PID/coredump_filter`.
+    pub coredump_filter: u32,
+}
+
+/// One VMA.
+#[derive(Clone, Debug, Default)]
+pub struct VmaFacts {
+    pub shown: smaps::Entry,
+    pub pages: Pages,
+    /// Index in [`MemoryFacts::files`].
+    pub file: Option<usize>,
+}
+
+/// What the kernel maps into every program.
+#[derive(Clone, Debug, Default)]
+pub struct VdsoFacts {
+    pub addr: u64,
+    pub len: u64,
+    /// `[vvar]` and its kin, which lie together.
+    pub vvar_addr: u64,
+    pub vvar_len: u64,
+    /// The vDSO: an ELF shared object.
+    pub code: Vec<u8>,
+}
 
 /// Observes the address space of a stopped process.
 ///
 /// # Errors
 /// When a file below `/proc/PID` cannot be read, or the target died.
-pub fn collect(_target: &mut Frozen) -> anyhow::Result<MemoryFacts> {
-    Ok(MemoryFacts::default())
+pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
+    let pid = target.pid();
+    let path = format!("/proc/{pid}/smaps");
+    let text = std::fs::read(&path).with_context(|| format!("reading {path}"))?;
+    let shown = smaps::parse(&text).map_err(|e| anyhow!("{path}: {e}"))?;
+    drop(text);
+
+    let mut facts = MemoryFacts { vdso: vdso(&shown), ..MemoryFacts::default() };
+    let ours = target.scratch_range().unwrap_or(0..0);
+    let kept: Vec<smaps::Entry> =
+        shown.into_iter().filter(|e| !is_kernels(e) && !ours.contains(&e.start)).collect();
+    facts.vdso.code = vec![0; facts.vdso.len as usize];
+    target.read(RemoteAddr(facts.vdso.addr), &mut facts.vdso.code).context("reading the vDSO")?;
+
+    let areas: Vec<pagemap::Area> = kept
+        .iter()
+        .filter(|e| !e.shared)
+        .map(|e| pagemap::Area { start: e.start, end: e.end, populated: e.rss + e.swap })
+        .collect();
+    let pages = pagemap::collect(pid, &areas)?;
+    let mut files = files::Files::new(pid);
+    for entry in kept {
+        let own = if entry.shared { Pages::default() } else { pages.within(entry.start, entry.end) };
+        let file = (entry.ino != 0 || entry.path.starts_with(b"/")).then(|| files.of_mapping(&entry));
+        facts.vmas.push(VmaFacts { shown: entry, pages: own, file });
+    }
+    facts.exe = files.exe();
+    (facts.files, facts.handles) = (files.found, files.handles);
+
+    let path = format!("/proc/{pid}/auxv");
+    facts.auxv = std::fs::read(&path).with_context(|| format!("reading {path}"))?;
+    // Absent in kernels without core dumps.
+    let filter = std::fs::read_to_string(format!("/proc/{pid}/coredump_filter")).unwrap_or_default();
+    facts.coredump_filter = u32::from_str_radix(filter.trim(), 16).unwrap_or(0x33);
+    Ok(facts)
+}
+
+fn is_kernels(entry: &smaps::Entry) -> bool {
+    entry.is("[vdso]") || entry.is("[vsyscall]") || entry.path.starts_with(b"[vvar")
+}
+
+fn vdso(entries: &[smaps::Entry]) -> VdsoFacts {
+    let mut facts = VdsoFacts::default();
+    if let Some(code) = entries.iter().find(|e| e.is("[vdso]")) {
+        (facts.addr, facts.len) = (code.start, code.end - code.start);
+    }
+    let data = || entries.iter().filter(|e| e.path.starts_with(b"[vvar"));
+    if let (Some(first), Some(last)) = (data().next(), data().last()) {
+        (facts.vvar_addr, facts.vvar_len) = (first.start, last.end - first.start);
+    }
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_own_mappings_are_told_apart() {
+        let text = "\
+7fff00000000-7fff00004000 r--p 00000000 00:00 0  [vvar]
+7fff00004000-7fff00006000 r--p 00000000 00:00 0  [vvar_vclock]
+7fff00006000-7fff00008000 r-xp 00000000 00:00 0  [vdso]
+7fff00010000-7fff00020000 rw-p 00000000 00:00 0  [stack]
+";
+        let entries = smaps::parse(text.as_bytes()).unwrap();
+        let v = vdso(&entries);
+        assert_eq!((v.addr, v.len), (0x7fff_0000_6000, 0x2000));
+        assert_eq!((v.vvar_addr, v.vvar_len), (0x7fff_0000_0000, 0x6000));
+        assert_eq!(entries.iter().filter(|e| !is_kernels(e)).count(), 1);
+    }
 }

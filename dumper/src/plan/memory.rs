@@ -1,9 +1,344 @@
-//! Address spaces: which VMAs, which bytes of them are stored, where the hole is.
+//! Address spaces: which VMAs, which bytes of them are stored, and from where.
 
-use super::Builder;
-use crate::collect::TaskFacts;
+use super::{Builder, FileKey};
+use crate::collect::memory::smaps::Entry;
+use crate::collect::memory::{MappedFile, MemoryFacts, VmaFacts};
+use crate::collect::{TaskFacts, fd::FileStat};
+use crate::contents::MEMORY_FILES;
+use ckpt_format::file::file_flags;
+use ckpt_format::mm::mm_flags;
+use ckpt_format::*;
+use elf_writer::{DROP_ZERO, Source};
+use std::ops::Range as Span64;
 
 /// Adds the task's address space and its contents; returns its index in the mm table.
-pub fn plan(_builder: &mut Builder, _task: &TaskFacts) -> u32 {
-    ckpt_format::NONE
+pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
+    let facts = &task.mm;
+    let (first, first_guard) = (builder.tables.vmas.len() as u32, builder.tables.guards.len() as u32);
+    for vma in &facts.vmas {
+        if let Some((what, remedy)) = obstacle(vma, facts) {
+            let shown = &vma.shown;
+            let name = String::from_utf8_lossy(&shown.path);
+            let name = if name.is_empty() { "anonymous" } else { &name };
+            let what = format!("mapping {:#x}-{:#x} ({name}): {what}", shown.start, shown.end);
+            builder.refuse(task.pid, what, remedy);
+            continue;
+        }
+        let record = vma_record(builder, task.pid, facts, vma);
+        builder.tables.vmas.push(record);
+        let guards = vma.pages.guards.iter();
+        builder.tables.guards.extend(guards.map(|g| mm::GuardRange { start: g.start, len: g.end - g.start }));
+    }
+    if builder.options.embed {
+        builder.header.flags |= header::header_flags::EMBEDDED;
+    }
+    let count = |first: u32, now: usize| Range { first, count: now as u32 - first };
+    let m = &task.process.mm;
+    let exe = facts.exe.map_or(NONE, |i| named_file(builder, &facts.files[i], 0));
+    let record = Mm {
+        vmas: count(first, builder.tables.vmas.len()),
+        guards: count(first_guard, builder.tables.guards.len()),
+        start_code: m.start_code,
+        end_code: m.end_code,
+        start_data: m.start_data,
+        end_data: m.end_data,
+        start_brk: m.start_brk,
+        brk: m.brk,
+        start_stack: m.start_stack,
+        arg_start: m.arg_start,
+        arg_end: m.arg_end,
+        env_start: m.env_start,
+        env_end: m.env_end,
+        auxv: builder.blob(&facts.auxv),
+        exe,
+        dumpable: task.process.dumpable,
+        flags: if task.process.thp_disable { mm_flags::THP_DISABLE } else { 0 },
+        coredump_filter: facts.coredump_filter,
+        vdso_addr: facts.vdso.addr,
+        vdso_len: facts.vdso.len,
+        vvar_addr: facts.vdso.vvar_addr,
+        vvar_len: facts.vdso.vvar_len,
+        vdso_code: builder.blob(&facts.vdso.code),
+    };
+    builder.tables.mms.push(record);
+    builder.tables.mms.len() as u32 - 1
 }
+
+const RESTART: &str = "dump it before it maps that, or make it unmap it";
+
+/// Why a mapping cannot be saved, and what to do about it.
+fn obstacle(vma: &VmaFacts, facts: &MemoryFacts) -> Option<(&'static str, &'static str)> {
+    let shown = &vma.shown;
+    let path = &shown.path[..];
+    let starts = |prefix: &str| path.starts_with(prefix.as_bytes());
+    let named: &[(&str, &str, &str)] = &[
+        ("/[aio]", "a ring of io_setup(2)", "dump it when it has destroyed its AIO contexts"),
+        ("anon_inode:[io_uring]", "an io_uring", "run the program without io_uring (most have an option)"),
+        ("anon_inode:", "memory of a kernel object", RESTART),
+        ("/secretmem", "memfd_secret(2) memory, which nobody else can read", RESTART),
+        ("/SYSV", "System V shared memory", "use POSIX shared memory or mmap(MAP_SHARED) instead"),
+        ("socket:", "the ring of a packet socket", RESTART),
+        ("/dmabuf:", "a DMA buffer", RESTART),
+        ("[uprobes]", "it is being traced with uprobes", "remove the probes (perf, bpftrace, systemtap)"),
+    ];
+    if let Some((_, what, remedy)) = named.iter().find(|(prefix, ..)| starts(prefix)) {
+        return Some((what, remedy));
+    }
+    if shown.has(b"um") || shown.has(b"uw") || shown.has(b"ui") {
+        return Some(("registered with a userfaultfd", "dump it when nothing handles its page faults"));
+    }
+    if shown.has(b"ss") {
+        return Some(("a shadow stack", "start the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"));
+    }
+    if shown.has(b"io") || shown.has(b"pf") {
+        return Some(("memory of a device", "dump it before it opens the device (run it without GPU, say)"));
+    }
+    let kind = vma.file.and_then(|i| facts.files[i].stat).map(|s| s.kind());
+    if !is_dev_zero(shown) && matches!(kind, Some(libc::S_IFCHR | libc::S_IFBLK)) {
+        return Some(("a device", "dump it before it maps the device"));
+    }
+    if !shown.shared && shown.has(b"ht") && !starts("/anon_hugepage") && !path.is_empty() && path[0] == b'/' {
+        return Some(("a private mapping of a hugetlbfs file", "map it shared, or use anonymous huge pages"));
+    }
+    None
+}
+
+/// A private mapping of /dev/zero is anonymous memory.
+fn is_dev_zero(shown: &Entry) -> bool {
+    shown.is("/dev/zero") && !shown.shared
+}
+
+fn kind_of(vma: &VmaFacts, facts: &MemoryFacts) -> VmaKind {
+    let shown = &vma.shown;
+    match vma.file.map(|i| &facts.files[i]) {
+        None => VmaKind::Anonymous,
+        Some(_) if !shown.shared && (is_dev_zero(shown) || shown.path.starts_with(b"/anon_hugepage")) => {
+            VmaKind::Anonymous
+        }
+        Some(_) if !shown.shared => VmaKind::FilePrivate,
+        Some(file) if file.present => VmaKind::FileShared,
+        Some(_) => VmaKind::SharedObject,
+    }
+}
+
+fn vma_record(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts) -> Vma {
+    let shown = &vma.shown;
+    let kind = kind_of(vma, facts);
+    let file = vma.file.map(|i| &facts.files[i]);
+    let index = match (kind, file) {
+        (VmaKind::FilePrivate, Some(file)) => named_file(builder, file, file_flags::MUST_BE_IDENTICAL),
+        (VmaKind::FileShared, Some(file)) => named_file(builder, file, 0),
+        (VmaKind::SharedObject, Some(file)) => shared_object(builder, pid, facts, vma, file),
+        _ => NONE,
+    };
+    let name = ["[anon:", "[anon_shmem:"].iter().find_map(|p| shown.path.strip_prefix(p.as_bytes()));
+    let name = name.and_then(|n| n.strip_suffix(b"]")).unwrap_or_default();
+    let (dirty, embedded) = match (kind, file) {
+        (VmaKind::Anonymous, _) => (own_pages(builder, pid, vma, DROP_ZERO), Range::default()),
+        // A page of zeros must be stored here: it covers the file's.
+        (VmaKind::FilePrivate, Some(file)) => {
+            (own_pages(builder, pid, vma, 0), embedded(builder, pid, vma, file))
+        }
+        // Never writable: a cache or archive that is as much a part of the program as its libraries.
+        (VmaKind::FileShared, Some(file)) if !shown.has(b"mw") => {
+            (Range::default(), embedded(builder, pid, vma, file))
+        }
+        _ => Default::default(),
+    };
+    Vma {
+        start: shown.start,
+        end: shown.end,
+        file_offset: if kind == VmaKind::Anonymous { 0 } else { shown.offset },
+        prot: shown.prot,
+        kind: kind as u32,
+        flags: flags_of(shown),
+        file: index,
+        hugetlb_shift: if shown.has(b"ht") { shown.page_size.trailing_zeros() } else { 0 },
+        name: builder.blob(name),
+        dirty,
+        embedded,
+        pkey: shown.pkey,
+        reserved: 0,
+    }
+}
+
+fn flags_of(shown: &Entry) -> u64 {
+    use vma_flags::*;
+    let table: &[(&[u8; 2], u64)] = &[
+        (b"gd", GROWSDOWN),
+        (b"lo", LOCKED),
+        (b"lf", LOCK_ONFAULT),
+        (b"sr", SEQUENTIAL),
+        (b"rr", RANDOM),
+        (b"dc", DONTFORK),
+        (b"wf", WIPEONFORK),
+        (b"dd", DONTDUMP),
+        (b"nr", NORESERVE),
+        (b"hg", HUGEPAGE),
+        (b"nh", NOHUGEPAGE),
+        (b"mg", MERGEABLE),
+        (b"ht", HUGETLB),
+        (b"ac", ACCOUNT),
+        (b"mw", MAYWRITE),
+        (b"sf", SYNC),
+        (b"sl", SEALED),
+        (b"dp", DROPPABLE),
+    ];
+    let mut flags = table.iter().filter(|(letters, _)| shown.has(letters)).fold(0, |all, (_, bit)| all | bit);
+    // mlock() populates, so what is locked but not all there was locked on fault; only newer kernels
+    // say so.
+    if flags & LOCKED != 0 && shown.prot != 0 && shown.rss + shown.swap < shown.end - shown.start {
+        flags |= LOCK_ONFAULT;
+    }
+    flags
+}
+
+/// Extents for the pages that the process has to itself.
+fn own_pages(builder: &mut Builder, pid: i32, vma: &VmaFacts, flags: u32) -> Range {
+    let first = builder.extent_mark();
+    for run in &vma.pages.own {
+        let source = Source::Memory { pid, addr: run.start };
+        builder.extent(run.start, run.end - run.start, flags, &source);
+    }
+    builder.extents_since(first)
+}
+
+/// Extents for the file's own bytes, as far as the mapping shows them. A file that no path leads to
+/// any more is always embedded.
+fn embedded(builder: &mut Builder, pid: i32, vma: &VmaFacts, file: &MappedFile) -> Range {
+    if !builder.options.embed && file.present {
+        return Range::default();
+    }
+    let shown = &vma.shown;
+    let whole = shown.end - shown.start;
+    let inside = file.stat.map_or(whole, |s| s.size.saturating_sub(shown.offset));
+    let end = shown.start + whole.min(inside.next_multiple_of(PAGE_SIZE));
+    let first = builder.extent_mark();
+    let flags = extent_flags::EMBEDDED_FILE | DROP_ZERO;
+    let mut taken: Vec<&Span64<u64>> = vma.pages.own.iter().chain(&vma.pages.guards).collect();
+    taken.sort_unstable_by_key(|r| r.start);
+    for gap in gaps(shown.start, end, &taken) {
+        let source = match file.handle {
+            Some(key) => {
+                Source::File { key: MEMORY_FILES + key, offset: shown.offset + (gap.start - shown.start) }
+            }
+            None => Source::Memory { pid, addr: gap.start },
+        };
+        builder.extent(gap.start, gap.end - gap.start, flags, &source);
+    }
+    builder.extents_since(first)
+}
+
+/// What of `[start, end)` is not in `taken` (ascending).
+fn gaps(start: u64, end: u64, taken: &[&Span64<u64>]) -> Vec<Span64<u64>> {
+    let mut out = Vec::new();
+    let mut at = start;
+    for t in taken {
+        if t.start.min(end) > at {
+            out.push(at..t.start.min(end));
+        }
+        at = at.max(t.end);
+    }
+    if at < end {
+        out.push(at..end);
+    }
+    out
+}
+
+/// The record of a file that is found again by its path. Those that must be identical and those that
+/// may have changed meanwhile are different records.
+fn named_file(builder: &mut Builder, file: &MappedFile, flags: u32) -> u32 {
+    let key = FileKey { flags, ..FileKey::named(file.dev, file.ino, &file.path) };
+    builder.file(key, |b| {
+        let deleted = if file.present { 0 } else { file_flags::DELETED };
+        FileIdent {
+            path: b.blob(&file.path),
+            build_id: b.blob(&file.build_id),
+            flags: flags | deleted,
+            ..ident(file)
+        }
+    })
+}
+
+fn ident(file: &MappedFile) -> FileIdent {
+    let stat: FileStat = file.stat.unwrap_or_default();
+    FileIdent {
+        dev: file.dev,
+        ino: file.ino,
+        size: stat.size,
+        mtime_ns: stat.mtime_ns,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: stat.rdev,
+        nlink: stat.nlink as u32,
+        ..FileIdent::default()
+    }
+}
+
+/// The record of shared memory that has no name, with its contents.
+fn shared_object(
+    builder: &mut Builder,
+    pid: i32,
+    facts: &MemoryFacts,
+    vma: &VmaFacts,
+    file: &MappedFile,
+) -> u32 {
+    builder.file(FileKey::unnamed(file.dev, file.ino), |b| {
+        let (path, flags) = match &file.path[..] {
+            p if p.starts_with(b"/memfd:") => (&p[7..], file_flags::MEMFD | file_flags::DELETED),
+            b"/dev/zero" => (&b""[..], file_flags::ANON_SHARED),
+            b"/anon_hugepage" => (&b""[..], file_flags::ANON_SHARED | file_flags::HUGETLB),
+            p if p.starts_with(b"[anon_shmem:") => (&b""[..], file_flags::ANON_SHARED),
+            p => (p, file_flags::DELETED),
+        };
+        let mapped = mappings_of(facts, vma);
+        let mapped_end = mapped.iter().map(|m| m.offset + (m.end - m.start)).max().unwrap_or(0);
+        let size = file.stat.map_or(mapped_end, |s| s.size);
+        let first = b.extent_mark();
+        match (file.handle, &file.data) {
+            (Some(key), Some(data)) => {
+                for &(offset, len) in data {
+                    let source = Source::File { key: MEMORY_FILES + key, offset };
+                    b.extent(offset, len, DROP_ZERO, &source);
+                }
+            }
+            _ => contents_through_mappings(b, pid, &mapped, size),
+        }
+        FileIdent {
+            path: b.blob(path),
+            size,
+            flags: flags | file_flags::CONTENTS,
+            contents: b.extents_since(first),
+            ..ident(file)
+        }
+    })
+}
+
+/// All mappings of the same object, by offset.
+fn mappings_of<'a>(facts: &'a MemoryFacts, vma: &VmaFacts) -> Vec<&'a Entry> {
+    let same = |other: &&VmaFacts| {
+        other.shown.shared && (other.shown.dev, other.shown.ino) == (vma.shown.dev, vma.shown.ino)
+    };
+    let mut found: Vec<&Entry> = facts.vmas.iter().filter(same).map(|v| &v.shown).collect();
+    found.sort_by_key(|m| m.offset);
+    found
+}
+
+/// Without a handle an object is read where it is mapped. What is mapped nowhere, nobody can reach.
+fn contents_through_mappings(builder: &mut Builder, pid: i32, mapped: &[&Entry], size: u64) {
+    let mut at = 0;
+    for m in mapped {
+        let start = at.max(m.offset);
+        let end = (m.offset + (m.end - m.start)).min(size.next_multiple_of(PAGE_SIZE));
+        if start < end {
+            let source = Source::Memory { pid, addr: m.start + (start - m.offset) };
+            builder.extent(start, end - start, DROP_ZERO, &source);
+            at = end;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;
