@@ -1,7 +1,7 @@
 //! Finding the metadata region in an image file.
 
 use anyhow::{Context, Result, bail, ensure};
-use ckpt_format::{EI_PAD_MAGIC, Image};
+use ckpt_format::{EI_PAD_MAGIC, Image, Meta};
 use object::elf::{FileHeader64, PT_NOTE, ProgramHeader64};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use object::{LittleEndian, pod};
@@ -38,7 +38,10 @@ impl ImageFile {
         let Some(note) = phdrs.iter().find(|p| p.p_type(LittleEndian) == PT_NOTE) else {
             bail!("{name} is damaged: no PT_NOTE segment");
         };
-        let (offset, len) = (note.p_offset(LittleEndian), note.p_filesz(LittleEndian));
+        // The segment starts with the first note, the region a little before it, for the alignment.
+        let gap = Meta::FIRST_NOTE as u64;
+        let (offset, len) =
+            (note.p_offset(LittleEndian).saturating_sub(gap), note.p_filesz(LittleEndian).saturating_add(gap));
         ensure!(
             offset.checked_add(len).is_some_and(|end| end <= size),
             "{name} is truncated: its notes end at {}, the file at {size}",

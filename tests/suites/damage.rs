@@ -39,12 +39,12 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(wide))
 }
 
-/// File range of the PT_NOTE segment that starts with our header.
+/// File range of the metadata: the PT_NOTE segment that starts with our header, and the gap before it.
 fn notes(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     let (table, count) = (number::<8>(bytes, 32)? as usize, number::<2>(bytes, 56)? as usize);
     (0..count).map(|i| table + i * 56).find_map(|at| {
-        let offset = number::<8>(bytes, at + 8)? as usize;
-        let len = number::<8>(bytes, at + 32)? as usize;
+        let offset = (number::<8>(bytes, at + 8)? as usize).checked_sub(Meta::FIRST_NOTE)?;
+        let len = number::<8>(bytes, at + 32)? as usize + Meta::FIRST_NOTE;
         let found = number::<4>(bytes, at)? == 4 && Meta::parse(bytes.get(offset..offset + len)?).is_ok();
         found.then_some(offset..offset + len)
     })
