@@ -40,8 +40,10 @@ impl ImageFile {
         };
         // The segment starts with the first note, the region a little before it, for the alignment.
         let gap = Meta::FIRST_NOTE as u64;
-        let (offset, len) =
-            (note.p_offset(LittleEndian).saturating_sub(gap), note.p_filesz(LittleEndian).saturating_add(gap));
+        let (offset, len) = (
+            note.p_offset(LittleEndian).saturating_sub(gap),
+            note.p_filesz(LittleEndian).saturating_add(gap),
+        );
         ensure!(
             offset.checked_add(len).is_some_and(|end| end <= size),
             "{name} is truncated: its notes end at {}, the file at {size}",
