@@ -177,8 +177,9 @@ pub fn plan(facts: &Facts, options: Options) -> Result<Plan, Vec<Obstacle>> {
     let mut builder = Builder::new(options);
     builder.obstacles.extend(facts.obstacles.iter().cloned());
     for task in &facts.tasks {
-        let mm = memory::plan(&mut builder, task);
+        // Descriptors first: they store the whole of a file without a name, mappings only what they show.
         let fd_table = fd::plan(&mut builder, task);
+        let mm = memory::plan(&mut builder, task);
         builder.tables.tasks.push(Task { pid: task.pid, mm, fd_table, ..Task::default() });
     }
     builder.finish()

@@ -138,8 +138,7 @@ fn ident(stat: &FileStat, path: ckpt_format::Span) -> FileIdent {
 
 /// A file that is opened by its path.
 pub fn named(p: &mut Planner<'_>, stat: &FileStat, path: &[u8]) -> u32 {
-    let key = FileKey { dev: stat.dev, ino: stat.ino, path: path.to_vec(), flags: 0 };
-    p.b.file(key, |b| {
+    p.b.file(FileKey::named(stat.dev, stat.ino, path), |b| {
         let path = b.blob(path);
         ident(stat, path)
     })
@@ -148,9 +147,7 @@ pub fn named(p: &mut Planner<'_>, stat: &FileStat, path: &[u8]) -> u32 {
 /// A file that is recreated, with its contents: `flags` says how. The whole of it is stored here,
 /// whether or not parts of it are mapped too.
 fn nameless(p: &mut Planner<'_>, stat: &FileStat, path: &[u8], flags: u32, contents: &Contents) -> u32 {
-    let kind = flags & (file_flags::MEMFD | file_flags::DELETED);
-    let key = FileKey { dev: stat.dev, ino: stat.ino, path: path.to_vec(), flags: kind };
-    let file = p.b.file(key, |b| {
+    let file = p.b.file(FileKey::unnamed(stat.dev, stat.ino), |b| {
         let path = b.blob(path);
         FileIdent { flags, ..ident(stat, path) }
     });
