@@ -2,10 +2,13 @@
 
 use crate::{Launch, suite::Handle};
 use anyhow::Context;
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -21,10 +24,14 @@ pub struct Terminal {
 
 impl Terminal {
     pub(crate) fn open(t: Handle) -> anyhow::Result<Self> {
-        let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = nix::pty::openpty(Some(&size), None).context("openpty")?;
-        let path = nix::unistd::ttyname(&pair.slave).context("ttyname")?.to_string_lossy().into_owned();
-        let master = File::from(pair.master);
+        // Not openpty(3): victims that are started meanwhile would inherit its descriptors.
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).context("openpt")?;
+        grantpt(&master).context("grantpt")?;
+        unlockpt(&master).context("unlockpt")?;
+        let path = ptsname_r(&master).context("ptsname")?;
+        let slave =
+            File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(&path)?;
+        let master = File::from(OwnedFd::from(master));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut reader = master.try_clone()?;
         let sink = seen.clone();
@@ -37,7 +44,9 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self { t, master, slave: pair.slave, path, seen })
+        let terminal = Self { t, master, slave: slave.into(), path, seen };
+        terminal.resize(24, 80)?;
+        Ok(terminal)
     }
 
     /// `/dev/pts/N`.
