@@ -3,6 +3,8 @@
 //! [`ptrace`] and [`sys`] hold all unsafe code of this crate.
 
 pub mod collect;
+pub mod contents;
+pub mod dump;
 pub mod error;
 pub mod failpoint;
 pub mod plan;

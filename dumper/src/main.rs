@@ -1,6 +1,136 @@
 //! `ckpt-dump`: a running process becomes an executable.
 
+mod cli;
+
+use ckpt_dump::dump::{self, Outcome, Refusal, Request};
+use ckpt_dump::error::exit_code;
+use ckpt_dump::plan::Options;
+use ckpt_dump::ptrace::Fate;
+use ckpt_dump::report;
+use ckpt_dump::sys::signals;
+use clap::Parser;
+use cli::Cli;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Dumps that take longer than this show their progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 fn main() {
-    eprintln!("ckpt-dump: not there yet");
-    std::process::exit(1);
+    let cli = Cli::parse();
+    report::set_verbosity(cli.verbose);
+    signals::block();
+    std::process::exit(run(&cli));
+}
+
+fn run(cli: &Cli) -> i32 {
+    let request = Request {
+        pid: cli.pid,
+        output: if cli.check { None } else { cli.output.as_deref() },
+        fate: match (cli.kill, cli.leave_stopped) {
+            (true, _) => Fate::Kill,
+            (_, true) => Fate::Stop,
+            _ => Fate::Run,
+        },
+        options: Options { embed: !cli.no_embed, allow: cli.allow.iter().cloned().collect() },
+    };
+    let mut progress = Progress::new(!cli.quiet && !cli.json && std::io::stderr().is_terminal());
+    let result = dump::dump(&request, &mut |done, total| progress.update(done, total));
+    progress.finish();
+    match result {
+        Ok(outcome) => {
+            succeeded(cli, &outcome);
+            0
+        }
+        Err(Refusal::Obstacles(obstacles)) => {
+            for obstacle in &obstacles {
+                eprintln!("ckpt-dump: {obstacle}");
+            }
+            if cli.json {
+                println!("{}", serde_json::json!({ "pid": cli.pid, "obstacles": obstacles }));
+            }
+            5
+        }
+        Err(Refusal::Error(error)) => {
+            eprintln!("ckpt-dump: {error:#}");
+            if cli.json {
+                println!("{}", serde_json::json!({ "pid": cli.pid, "error": format!("{error:#}") }));
+            }
+            exit_code(&error)
+        }
+    }
+}
+
+fn succeeded(cli: &Cli, outcome: &Outcome) {
+    for loss in &outcome.losses {
+        eprintln!("ckpt-dump: PID {} {}; not in the image (--allow {})", outcome.pid, loss.text, loss.kind);
+    }
+    if cli.json {
+        println!("{}", serde_json::to_string(outcome).unwrap_or_default());
+    } else if !cli.quiet {
+        println!("{}", summary(cli, outcome));
+    }
+}
+
+fn summary(cli: &Cli, o: &Outcome) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let what = format!(
+        "PID {} ({}): {}, {}, {}, {}",
+        o.pid,
+        o.program,
+        count(o.tasks, "task"),
+        count(o.threads, "thread"),
+        count(o.vmas, "VMA"),
+        count(o.descriptors, "descriptor")
+    );
+    let pause = report::duration(o.pause);
+    let Some(image) = &o.image else {
+        return format!("{what}: nothing stands in the way (stopped for {pause})");
+    };
+    let end = match (cli.kill, cli.leave_stopped) {
+        (true, _) => "killed",
+        (_, true) => "left stopped",
+        _ => "running",
+    };
+    format!(
+        "{what} -> {image}: {} ({} of its own), {} in all, paused {pause}, {end}",
+        report::bytes(o.image_bytes),
+        report::bytes(o.stored_bytes),
+        report::duration(o.total)
+    )
+}
+
+/// A bar that appears only when the dump takes long.
+struct Progress {
+    enabled: bool,
+    since: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn new(enabled: bool) -> Self {
+        Self { enabled, since: Instant::now(), bar: None }
+    }
+
+    fn update(&mut self, done: u64, total: u64) {
+        if !self.enabled || (self.bar.is_none() && self.since.elapsed() < PATIENCE) {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar
+        });
+        bar.set_position(done);
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
 }

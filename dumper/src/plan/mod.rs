@@ -4,10 +4,13 @@
 pub mod fd;
 pub mod hole;
 pub mod memory;
+pub mod task;
+pub mod threads;
 
 use crate::collect::Facts;
 use crate::error::Obstacle;
 use ckpt_format::*;
+use elf_writer::stub::Stub;
 use elf_writer::{Plan, Source, Tables};
 use std::collections::{BTreeSet, HashMap};
 use zerocopy::IntoBytes;
@@ -59,6 +62,21 @@ pub struct FileKey {
     pub ino: u64,
     pub path: Vec<u8>,
     pub flags: u32,
+}
+
+impl FileKey {
+    /// A file that is found again by its path.
+    #[must_use]
+    pub fn named(dev: u64, ino: u64, path: &[u8]) -> Self {
+        Self { dev, ino, path: path.to_vec(), flags: 0 }
+    }
+
+    /// A file without a name (deleted, memfd, anonymous shared memory): one record, with the contents
+    /// stored by whoever makes it, for all descriptors and mappings.
+    #[must_use]
+    pub fn unnamed(dev: u64, ino: u64) -> Self {
+        Self { dev, ino, path: Vec::new(), flags: file::file_flags::DELETED }
+    }
 }
 
 impl Builder {
@@ -139,6 +157,25 @@ impl Builder {
         index
     }
 
+    /// Adds records to a table.
+    pub fn append<T: Copy>(table: &mut Vec<T>, records: &[T]) -> Range {
+        let first = table.len() as u32;
+        table.extend_from_slice(records);
+        Range { first, count: records.len() as u32 }
+    }
+
+    /// Adds queued signals.
+    pub fn pending(&mut self, signals: &[PendingSignal]) -> Range {
+        Self::append(&mut self.tables.pending, signals)
+    }
+
+    /// A payload record that was stored before.
+    #[must_use]
+    pub fn payload_of<T: Record>(&self, span: Span) -> Option<T> {
+        let bytes = self.tables.blobs.get(span.offset as usize..)?;
+        T::read_from_prefix(bytes).ok().map(|(record, _)| record)
+    }
+
     /// Notes something that cannot be saved. The plan goes on, so that all are found at once.
     pub fn refuse(&mut self, pid: i32, what: impl Into<String>, remedy: impl Into<String>) {
         self.obstacles.push(Obstacle { pid, what: what.into(), remedy: remedy.into() });
@@ -173,14 +210,43 @@ impl Builder {
 ///
 /// # Errors
 /// All obstacles.
-pub fn plan(facts: &Facts, options: Options) -> Result<Plan, Vec<Obstacle>> {
+pub fn plan(facts: &Facts, stub: &Stub, options: Options) -> Result<Plan, Vec<Obstacle>> {
     let mut builder = Builder::new(options);
     builder.obstacles.extend(facts.obstacles.iter().cloned());
+    header(&mut builder, facts);
     for task in &facts.tasks {
         // Descriptors first: they store the whole of a file without a name, mappings only what they show.
         let fd_table = fd::plan(&mut builder, task);
         let mm = memory::plan(&mut builder, task);
-        builder.tables.tasks.push(Task { pid: task.pid, mm, fd_table, ..Task::default() });
+        task::plan(&mut builder, task, mm, fd_table);
+    }
+    // Last: its size depends on that of all tables.
+    if let (Err(why), Some(task)) = (hole::plan(&mut builder, facts, stub), facts.tasks.first()) {
+        builder.refuse(task.pid, format!("memory: {why}"), "let it unmap something");
     }
     builder.finish()
+}
+
+fn header(builder: &mut Builder, facts: &Facts) {
+    let host = &facts.host;
+    let process = facts.tasks.first().map(|t| &t.process);
+    let text = |builder: &mut Builder, text: &str| builder.blob(text.as_bytes());
+    let header = Header {
+        flags: if builder.options.embed { header::header_flags::EMBEDDED } else { 0 },
+        uuid: host.uuid,
+        boot_id: host.boot_id,
+        time_realtime: host.time_realtime,
+        time_monotonic: host.time_monotonic,
+        time_boottime: host.time_boottime,
+        root_task: 0,
+        page_size: PAGE_SIZE as u32,
+        cpu: facts.cpu.features,
+        host: text(builder, &host.hostname),
+        kernel: text(builder, &host.kernel),
+        program: text(builder, process.map_or("", |p| &p.name)),
+        command: text(builder, process.map_or("", |p| &p.command)),
+        dumper: text(builder, env!("CARGO_PKG_VERSION")),
+        ..builder.header
+    };
+    builder.header = header;
 }

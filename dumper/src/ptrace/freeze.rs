@@ -1,6 +1,8 @@
 //! Stopping every thread of a process.
 
+use super::restart;
 use super::tracee::{Outcome, Running, Stopped, Tracee};
+use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -9,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long a thread may take to stop. Those in uninterruptible sleep (disk, NFS, vfork) take as
 /// long as they sleep.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often, in all, threads may be let out of the vDSO: some 20 us each.
+const NUDGES: u32 = 500;
 
 /// Threads that were stopped, by id; and what stands in the way of more.
 pub struct Threads {
@@ -25,6 +30,7 @@ pub fn freeze(pid: i32) -> Result<Threads> {
     let mut stopped: BTreeMap<i32, Tracee<Stopped>> = BTreeMap::new();
     let mut busy: Vec<Tracee<Running>> = Vec::new();
     let mut zombie_leader = false;
+    let mut nudges = NUDGES;
     loop {
         let tids = list(pid)?;
         stopped.retain(|tid, _| tids.contains(tid));
@@ -45,6 +51,9 @@ pub fn freeze(pid: i32) -> Result<Threads> {
             }
         }
         if fresh.is_empty() {
+            if nudge_out_of_vdso(pid, &mut stopped, &mut busy, &mut nudges)? {
+                continue;
+            }
             break;
         }
         crate::failpoint::hit("after-seize")?;
@@ -63,6 +72,53 @@ pub fn freeze(pid: i32) -> Result<Threads> {
         bail!(Failure::Vanished(pid));
     }
     Ok(Threads { obstacles: obstacles(pid, &busy, zombie_leader), stopped: leader_first(pid, stopped) })
+}
+
+/// Lets threads that were stopped inside the vDSO run for a moment, so that the image does not depend
+/// on its code. They are not stepped: a thread whose tracer dies between two steps is killed by
+/// SIGTRAP. One that never leaves stays there; the stub then keeps the old code for it. Tells whether
+/// any ran, and may thus have started others.
+fn nudge_out_of_vdso(
+    pid: i32,
+    stopped: &mut BTreeMap<i32, Tracee<Stopped>>,
+    busy: &mut Vec<Tracee<Running>>,
+    nudges: &mut u32,
+) -> Result<bool> {
+    let in_user_mode = |t: &Tracee<Stopped>| {
+        !t.is_compat() && !restart::is_restarting(t.regs()) && t.held_signal().is_none()
+    };
+    if *nudges == 0 || !stopped.values().any(in_user_mode) {
+        return Ok(false);
+    }
+    let maps = proc::read(&format!("/proc/{pid}/maps"))?;
+    let Some(vdso) = proc::mapping(&maps, "[vdso]") else { return Ok(false) };
+    let inside = |t: &Tracee<Stopped>| in_user_mode(t) && vdso.contains(&t.regs().rip);
+    let tids: Vec<i32> = stopped.values().filter(|t| inside(t)).map(Tracee::tid).collect();
+    for tid in &tids {
+        while *nudges > 0
+            && let Some(tracee) = stopped.remove(tid)
+        {
+            if !inside(&tracee) {
+                stopped.insert(*tid, tracee);
+                break;
+            }
+            let running = tracee.run_on()?;
+            // Different each time, lest we meet a loop at the same place again and again.
+            let wait = Duration::from_micros(5 + u64::from(*nudges % 13) * 3);
+            let start = Instant::now();
+            while start.elapsed() < wait {
+                std::hint::spin_loop();
+            }
+            *nudges -= 1;
+            running.interrupt();
+            match running.stopped(Instant::now() + PATIENCE)? {
+                Outcome::Stopped(tracee) => drop(stopped.insert(*tid, tracee)),
+                Outcome::Gone => {}
+                Outcome::Busy(tracee) => busy.push(tracee),
+            }
+        }
+    }
+    Ok(!tids.is_empty())
 }
 
 fn leader_first(pid: i32, mut stopped: BTreeMap<i32, Tracee<Stopped>>) -> Vec<Tracee<Stopped>> {
@@ -106,7 +162,7 @@ fn list(pid: i32) -> Result<Vec<i32>> {
 /// Zombie or dead: PTRACE_SEIZE gives EPERM for these.
 fn is_dead(pid: i32, tid: i32) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/task/{tid}/stat"));
-    let stat = stat.ok().and_then(|s| crate::collect::proc::stat(&s));
+    let stat = stat.ok().and_then(|s| proc::stat(&s));
     stat.is_none_or(|s| matches!(s.state, b'Z' | b'X' | b'x'))
 }
 

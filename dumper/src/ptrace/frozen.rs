@@ -17,10 +17,6 @@ const CODE_LEN: u64 = 4096;
 const DATA_LEN: u64 = 64 << 10;
 const MAP_LEN: u64 = CODE_LEN + parachute::FRAME_LEN + DATA_LEN;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
-const SIGTRAP_BIT: u64 = 1 << (libc::SIGTRAP - 1);
-/// Instructions for which we follow a thread through the vDSO; the longest function there
-/// (getrandom refilling its state) needs fewer.
-const VDSO_STEPS: u32 = 8000;
 
 /// A process whose threads are all in a ptrace stop. Dropping it undoes everything (scratch memory,
 /// registers, signal masks) and lets it run on.
@@ -132,33 +128,8 @@ impl Frozen {
         if !self.obstacles.is_empty() {
             return Ok(());
         }
-        self.leave_vdso()?;
         self.leave_rseq_sections()?;
-        for thread in &mut self.threads {
-            let mut regs = *thread.regs();
-            // In a group stop the EINTR is the stop signal's: the program was due to see it.
-            if thread.group_stop().is_none() && restart::undo_our_eintr(&mut regs) {
-                thread.correct_regs(regs)?;
-            }
-        }
         self.requeue_signals()
-    }
-
-    /// Threads inside the vDSO are led out, so that the image does not depend on its code.
-    fn leave_vdso(&mut self) -> Result<()> {
-        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
-        let Some(vdso) = proc::mapping(&maps, "[vdso]") else { return Ok(()) };
-        let status = proc::read(&format!("/proc/{}/status", self.pid))?;
-        let ignored = proc::hex_field(&status, "SigIgn").unwrap_or(0);
-        for thread in &mut self.threads {
-            let inside = vdso.contains(&thread.regs().rip) && !restart::is_restarting(thread.regs());
-            // Stepping raises SIGTRAP, and the kernel resets its handler if it is blocked or ignored.
-            // Such a thread stays where it is; the stub then keeps the old vDSO's code.
-            if inside && (ignored | thread.mask()) & SIGTRAP_BIT == 0 && thread.held_signal().is_none() {
-                thread.step_out(&vdso, VDSO_STEPS)?;
-            }
-        }
-        Ok(())
     }
 
     /// A thread preempted in an rseq critical section goes on at its abort handler. The kernel would

@@ -4,22 +4,42 @@
 //! whatever registers it has. Therefore injected calls run from a page of ours that holds
 //!
 //! ```text
-//!     syscall             ; the injected call
-//!     mov  eax, 15
-//!     syscall             ; rt_sigreturn
+//!     syscall                                     ; the injected call
+//!     rt_sigtimedwait({SIGTRAP}, NULL, {0, 0})    ; see below
+//!     rt_sigreturn
 //! ```
 //!
 //! with `rsp` at a signal frame that holds the thread's real registers, extended state and signal
 //! mask. While we live the thread never gets past the first instruction; if we die it returns to
 //! its own work by itself. What the frame cannot say: an interrupted call is issued again
 //! ([`restart::reissue`]), a relative sleep starting anew.
+//!
+//! A thread whose tracer dies during a system call stop sends itself a SIGTRAP
+//! (ptrace_report_syscall() takes the code of the stop for the tracer's answer), which would kill the
+//! program. It is blocked at that moment, like all signals, and removed before the mask comes back.
+//! (With PTRACE_O_TRACESYSGOOD the kernel would send signal 133, out of bounds of its tables, and
+//! leave it in the queue; so that option is not used.)
 
 use super::restart;
 use crate::sys::cpuid;
 use ckpt_format::Regs;
 
-/// The code above, ended by `ud2`.
-pub const CODE: [u8; 11] = [0x0f, 0x05, 0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b];
+/// The code above.
+#[rustfmt::skip]
+pub const CODE: [u8; 64] = [
+    0x0f, 0x05,                                 //  0: syscall
+    0x48, 0x8d, 0x3d, 0x1f, 0, 0, 0,            //  2: lea rdi, [rip + (40 - 9)]
+    0x31, 0xf6,                                 //  9: xor esi, esi
+    0x48, 0x8d, 0x15, 0x1e, 0, 0, 0,            // 11: lea rdx, [rip + (48 - 18)]
+    0x41, 0xba, 8, 0, 0, 0,                     // 18: mov r10d, 8
+    0xb8, 128, 0, 0, 0,                         // 24: mov eax, SYS_rt_sigtimedwait
+    0x0f, 0x05,                                 // 29: syscall
+    0xb8, 15, 0, 0, 0,                          // 31: mov eax, SYS_rt_sigreturn
+    0x0f, 0x05,                                 // 36: syscall
+    0x0f, 0x0b,                                 // 38: ud2
+    0x10, 0, 0, 0, 0, 0, 0, 0,                  // 40: the set {SIGTRAP}
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // 48: the time {0, 0}
+];
 
 /// Room for the frame: ucontext, and an XSAVE area of any size so far.
 pub const FRAME_LEN: u64 = 28 << 10;

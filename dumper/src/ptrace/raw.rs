@@ -29,9 +29,9 @@ fn plain(request: libc::c_uint, tid: i32, data: usize) -> io::Result<()> {
     unsafe { ptrace(request, tid, 0, data) }.map(drop)
 }
 
-/// Attaches without stopping. System call stops will be marked (PTRACE_O_TRACESYSGOOD).
+/// Attaches without stopping.
 pub fn seize(tid: i32) -> io::Result<()> {
-    plain(libc::PTRACE_SEIZE, tid, libc::PTRACE_O_TRACESYSGOOD as usize)
+    plain(libc::PTRACE_SEIZE, tid, 0)
 }
 
 pub fn interrupt(tid: i32) -> io::Result<()> {
@@ -45,8 +45,6 @@ pub enum Resume {
     Cont,
     /// Until the next entry to or exit from a system call.
     Syscall,
-    /// For one instruction.
-    Step,
 }
 
 /// Lets the thread go on; the signal of a signal-delivery-stop is discarded.
@@ -54,7 +52,6 @@ pub fn resume(tid: i32, how: Resume) -> io::Result<()> {
     let request = match how {
         Resume::Cont => libc::PTRACE_CONT,
         Resume::Syscall => libc::PTRACE_SYSCALL,
-        Resume::Step => libc::PTRACE_SINGLESTEP,
     };
     plain(request, tid, 0)
 }

@@ -4,6 +4,7 @@
 use super::parachute;
 use super::raw::{self, Resume};
 use super::remote::{Call, Site};
+use super::restart;
 use super::wait::{self, Event, Stop};
 use super::{RemoteAddr, RemoteMemory};
 use crate::error::Failure;
@@ -135,7 +136,7 @@ impl Tracee<Running> {
                 Some(Event::Stop(Stop::Interrupt)) => break (At::Event, None),
                 Some(Event::Stop(Stop::Group(signal))) => break (At::Event, Some(signal)),
                 Some(Event::Stop(Stop::Signal(signal))) => break (At::Signal(signal), None),
-                Some(Event::Stop(Stop::Syscall | Stop::Other(_))) => {
+                Some(Event::Stop(Stop::Other(_))) => {
                     raw::resume(self.tid, Resume::Cont).or_else(gone_is_fine)?;
                 }
                 None if Instant::now() >= deadline => return Ok(Outcome::Busy(self)),
@@ -157,7 +158,8 @@ impl Tracee<Running> {
             owes_sigstop: false,
         };
         self.state = None;
-        if !state.load(tid).with_context(|| format!("reading the registers of thread {tid}"))? {
+        let reading = || format!("reading the registers of thread {tid}");
+        if !state.load(tid).with_context(reading)? || !state.undo_our_eintr(tid).with_context(reading)? {
             return Ok(Outcome::Gone);
         }
         Ok(Outcome::Stopped(Tracee { pid, tid, state: Some(Box::new(state)) }))
@@ -184,6 +186,18 @@ impl Stopped {
         }
     }
 
+    /// Repairs at once what our stop did; `false` when the thread was killed. In a group stop the
+    /// EINTR is the stop signal's: the program was due to see it.
+    fn undo_our_eintr(&mut self, tid: i32) -> io::Result<bool> {
+        if self.compat || self.group_stop.is_some() || !restart::undo_our_eintr(&mut self.regs) {
+            return Ok(true);
+        }
+        match raw::set_regs(tid, &self.regs) {
+            Ok(()) => Ok(true),
+            Err(e) => gone_is_fine(e).map(|()| false),
+        }
+    }
+
     /// Brings the thread from anywhere in an injected call to PTRACE_EVENT_STOP.
     fn settle(&mut self, tid: i32) -> Result<(), Trouble> {
         let deadline = Instant::now() + SOON;
@@ -195,7 +209,7 @@ impl Stopped {
                 Event::Stop(Stop::Interrupt | Stop::Group(_)) => self.at = At::Event,
                 Event::Stop(Stop::Signal(libc::SIGSTOP)) => self.owes_sigstop = true,
                 Event::Stop(Stop::Signal(signal)) => return Err(Trouble::Signal(signal)),
-                Event::Stop(Stop::Syscall | Stop::Other(_)) => {}
+                Event::Stop(Stop::Other(_)) => {}
             }
         }
         Ok(())
@@ -221,7 +235,8 @@ impl Stopped {
             self.at = At::Call;
             match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
                 Event::Gone => return Err(Trouble::Gone),
-                Event::Stop(Stop::Syscall) => return Ok(()),
+                // All signals that can be blocked are: it is no signal but the stop.
+                Event::Stop(Stop::Signal(libc::SIGTRAP)) => return Ok(()),
                 // Not blockable. It is sent again when the call is done.
                 Event::Stop(Stop::Signal(libc::SIGSTOP)) => self.owes_sigstop = true,
                 Event::Stop(Stop::Signal(signal)) => return Err(Trouble::Signal(signal)),
@@ -304,8 +319,7 @@ impl Tracee<Stopped> {
         if let At::Signal(signal) = self.state().at { Some(signal) } else { None }
     }
 
-    /// Makes the thread go on with other registers: corrections that the kernel itself would make,
-    /// or that undo what our stop did.
+    /// Makes the thread go on with other registers: corrections that the kernel itself would make.
     ///
     /// # Errors
     /// When ptrace fails.
@@ -404,16 +418,17 @@ impl Tracee<Stopped> {
         Ok(())
     }
 
-    /// Steps the thread, one instruction at a time, out of `range` (the vDSO), at most `limit`
-    /// instructions. The caller made sure that SIGTRAP is neither blocked nor ignored: the kernel
-    /// would reset its handler. Stops early, and holds it, if a signal arrives.
+    /// Lets the thread run on, still traced, with its own registers.
     ///
     /// # Errors
-    /// As [`Self::run`].
-    pub fn step_out(&mut self, range: &std::ops::Range<u64>, limit: u32) -> Result<()> {
-        let tid = self.tid;
-        let stepped = step(self.state_mut(), tid, range, limit);
-        stepped.map_err(|t| self.failed(t, "stepping out of the vDSO"))
+    /// When ptrace fails.
+    pub fn run_on(mut self) -> Result<Tracee<Running>> {
+        let (pid, tid) = (self.pid, self.tid);
+        let restored = self.state_mut().restore(tid);
+        restored.map_err(|t| self.failed(t, "going on"))?;
+        raw::resume(tid, Resume::Cont).map_err(|e| self.failed(e.into(), "going on"))?;
+        self.state = None;
+        Ok(Tracee { pid, tid, state: Some(Box::new(Running)) })
     }
 
     /// Waits for the end of a thread that was sent SIGKILL.
@@ -443,30 +458,4 @@ fn run_calls(state: &mut Stopped, tid: i32, base: &Regs, calls: &[Call]) -> Resu
         results.push(raw::rax(tid)?);
     }
     Ok(results)
-}
-
-fn step(state: &mut Stopped, tid: i32, range: &std::ops::Range<u64>, limit: u32) -> Result<(), Trouble> {
-    let deadline = Instant::now() + SOON;
-    for _ in 0..limit {
-        raw::resume(tid, Resume::Step)?;
-        match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
-            Event::Gone => return Err(Trouble::Gone),
-            Event::Stop(Stop::Signal(libc::SIGTRAP)) => {}
-            Event::Stop(Stop::Signal(signal)) => {
-                state.at = At::Signal(signal);
-                break;
-            }
-            // A stop request that was still due; the step did not happen.
-            Event::Stop(_) => continue,
-        }
-        // Between two steps the thread is in the signal-delivery-stop of its SIGTRAP, which the
-        // next resume discards.
-        state.at = At::Call;
-        if raw::regs(tid)?.is_none_or(|r| !range.contains(&r.rip)) {
-            break;
-        }
-    }
-    state.settle(tid)?;
-    state.load(tid)?;
-    Ok(())
 }

@@ -12,9 +12,8 @@ pub enum Stop {
     Interrupt,
     /// As `Interrupt`, and the process is in a group stop by this signal.
     Group(i32),
-    /// Entry to or exit from a system call.
-    Syscall,
-    /// About to be delivered this signal, which is no longer queued.
+    /// About to be delivered this signal, which is no longer queued. A thread resumed with
+    /// PTRACE_SYSCALL shows the entry to and exit from a system call as SIGTRAP.
     Signal(i32),
     /// An event that we did not ask for.
     Other(i32),
@@ -36,7 +35,6 @@ pub fn decode(status: i32) -> Event {
     }
     let signal = libc::WSTOPSIG(status);
     Event::Stop(match status >> 16 {
-        0 if signal == libc::SIGTRAP | 0x80 => Stop::Syscall,
         0 => Stop::Signal(signal),
         libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Stop::Interrupt,
         libc::PTRACE_EVENT_STOP => Stop::Group(signal),
@@ -94,7 +92,6 @@ mod tests {
         let stop = libc::PTRACE_EVENT_STOP;
         assert_eq!(decode(status(stop, libc::SIGTRAP)), Event::Stop(Stop::Interrupt));
         assert_eq!(decode(status(stop, libc::SIGTSTP)), Event::Stop(Stop::Group(libc::SIGTSTP)));
-        assert_eq!(decode(status(0, libc::SIGTRAP | 0x80)), Event::Stop(Stop::Syscall));
         assert_eq!(decode(status(0, libc::SIGTRAP)), Event::Stop(Stop::Signal(libc::SIGTRAP)));
         assert_eq!(decode(status(libc::PTRACE_EVENT_EXEC, libc::SIGTRAP)), Event::Stop(Stop::Other(4)));
         assert_eq!(decode(9), Event::Gone);

@@ -1,8 +1,10 @@
 //! The few system calls that have no safe wrapper in the libraries we use.
 #![allow(unsafe_code)]
+
 pub mod cpuid;
 pub mod fd;
 pub mod process;
 pub mod signals;
 pub mod socket;
 pub mod thread;
+pub mod vm;

@@ -1,0 +1,99 @@
+//! The command line.
+
+use clap::Parser;
+use std::path::PathBuf;
+
+/// Writes a running process into one executable file that goes on from there.
+///
+/// The process needs no preparation: no preloaded library, no relinking, no root for one's own
+/// processes. It is stopped while its state is read and runs on afterwards, unharmed, unless --kill
+/// or --leave-stopped say otherwise. Run the file to let the program go on: `./saved.ckpt`
+/// (`./saved.ckpt --help` tells what is saved in it).
+#[derive(Debug, Parser)]
+#[command(
+    name = "ckpt-dump",
+    version,
+    override_usage = "ckpt-dump [OPTIONS] <PID> -o <FILE>\n       ckpt-dump [OPTIONS] <PID> --check",
+    after_help = "Examples:\n  \
+        ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
+        ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
+        ckpt-dump 4242 --check                 only tell what could not be saved",
+    after_long_help = long_help()
+)]
+pub struct Cli {
+    /// Process to save
+    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+    pub pid: i32,
+
+    /// The image to write (replaced if it exists; mode 0700, as it holds the process's secrets)
+    #[arg(short, long, value_name = "FILE", required_unless_present = "check")]
+    pub output: Option<PathBuf>,
+
+    /// Kill the process (SIGKILL) once the image is complete and synced
+    #[arg(long, conflicts_with_all = ["leave_stopped", "check"])]
+    pub kill: bool,
+
+    /// Leave the process stopped (as by SIGSTOP) afterwards
+    #[arg(long, conflicts_with = "check")]
+    pub leave_stopped: bool,
+
+    /// Write nothing; list everything that would stand in the way, or be lost
+    #[arg(long)]
+    pub check: bool,
+
+    /// Do not store the contents of program and library files: a smaller image that needs the very
+    /// same files where it runs
+    #[arg(long)]
+    pub no_embed: bool,
+
+    /// Dump although this kind of state is lost; may be repeated (see --help for the kinds)
+    #[arg(long, value_name = "KIND", value_parser = allow_kind)]
+    pub allow: Vec<String>,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+
+    /// Tell what is being done; twice for details
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+
+    /// Print errors only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+fn allow_kind(text: &str) -> Result<String, String> {
+    let kinds = ckpt_dump::plan::ALLOW_KINDS;
+    if kinds.iter().any(|(kind, _)| *kind == text) {
+        return Ok(text.to_owned());
+    }
+    let known: Vec<_> = kinds.iter().map(|(kind, _)| *kind).collect();
+    Err(format!("the kinds are: {}", known.join(", ")))
+}
+
+fn long_help() -> String {
+    let mut text = String::from("Kinds of loss that --allow accepts:\n");
+    for (kind, loss) in ckpt_dump::plan::ALLOW_KINDS {
+        text.push_str(&format!("  {kind:<16} {loss}\n"));
+    }
+    text.push_str(
+        "\nExit status:\n  \
+         0  done\n  \
+         1  an error not listed here, or interrupted by a signal\n  \
+         2  wrong usage\n  \
+         3  no such process, or it ended during the dump\n  \
+         4  not permitted to trace it\n  \
+         5  refused: it has state that cannot be saved; every obstacle is listed with its remedy\n  \
+         6  the image cannot be written\n  \
+         7  cannot be dumped at all: kernel thread, zombie, already traced\n\
+         \n\
+         Whatever the error, the process runs on and nothing is left under the name of the image.\n\
+         \n\
+         Examples:\n  \
+         ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
+         ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
+         ckpt-dump 4242 --check                 only tell what could not be saved",
+    );
+    text
+}

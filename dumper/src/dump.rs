@@ -1,0 +1,218 @@
+//! One dump from beginning to end.
+
+use crate::collect::{self, Facts};
+use crate::contents::Contents;
+use crate::error::{Failure, Obstacle};
+use crate::plan::{self, Options};
+use crate::ptrace::{Fate, Frozen};
+use crate::sys::signals;
+use crate::{failpoint, preflight, report};
+use anyhow::{Context, Result, anyhow};
+use elf_writer::stub::Stub;
+use elf_writer::{PendingImage, Plan, WriteError};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    pub pid: i32,
+    /// `None`: only check.
+    pub output: Option<&'a Path>,
+    pub fate: Fate,
+    pub options: Options,
+}
+
+/// What was done.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Outcome {
+    pub pid: i32,
+    pub program: String,
+    pub image: Option<String>,
+    pub tasks: usize,
+    pub threads: usize,
+    pub vmas: usize,
+    pub descriptors: usize,
+    /// Length of the image, bytes that exist nowhere else, bytes embedded from files.
+    pub image_bytes: u64,
+    pub stored_bytes: u64,
+    pub embedded_bytes: u64,
+    /// How long the process was stopped (until it was killed), and the whole dump.
+    #[serde(serialize_with = "seconds", rename = "pause_seconds")]
+    pub pause: Duration,
+    #[serde(serialize_with = "seconds", rename = "total_seconds")]
+    pub total: Duration,
+    /// State that is not in the image, with the `--allow` kind that accepted it.
+    pub losses: Vec<Loss>,
+}
+
+/// One accepted loss.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Loss {
+    pub kind: String,
+    pub text: String,
+}
+
+fn seconds<S: serde::Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_f64(d.as_secs_f64())
+}
+
+/// Why there is no image.
+#[derive(Debug)]
+pub enum Refusal {
+    /// See [`crate::error::exit_code`].
+    Error(anyhow::Error),
+    /// Exit status 5.
+    Obstacles(Vec<Obstacle>),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Called with bytes done and bytes in all.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Dumps a process. Whatever the result, the process goes on unharmed, unless all went well and
+/// [`Request::fate`] is another; nothing partial is left on disk. [`signals::block`] must have been
+/// called by this thread.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
+    let started = Instant::now();
+    let name = preflight::check(request.pid)?;
+    let image = request.output.map(create).transpose()?;
+    failpoint::hit("after-open")?;
+    let stub = Stub::built_in().context("preparing the restorer")?;
+
+    let mut frozen = Frozen::freeze(request.pid)?;
+    report::info(|| format!("PID {} ({name}): {} threads stopped", request.pid, frozen.tids().len()));
+    let facts = collect::collect(&mut frozen)?;
+    failpoint::hit("after-collect")?;
+    stop_requested()?;
+    let plan = plan::plan(&facts, &stub, request.options.clone()).map_err(Refusal::Obstacles)?;
+    failpoint::hit("after-plan")?;
+    let mut outcome = outcome(request, &facts, &plan);
+
+    let Some(image) = image else {
+        outcome.pause = frozen.end(Fate::Run)?;
+        outcome.total = started.elapsed();
+        return Ok(outcome);
+    };
+    report::info(|| format!("plan: {} VMAs, {} extents", outcome.vmas, plan.tables.extents.len()));
+    let image = write(image, plan, &stub, &facts, progress)?;
+    failpoint::hit("after-write")?;
+    stop_requested()?;
+
+    // A process that is to be killed stays stopped until its image is safe: it must not do anything
+    // that the image does not know. Others need not wait for the disk.
+    let summary = if request.fate == Fate::Kill {
+        let summary = commit(image, request.output)?;
+        outcome.pause = frozen.end(Fate::Kill)?;
+        summary
+    } else {
+        outcome.pause = frozen.end(request.fate)?;
+        commit(image, request.output)?
+    };
+    outcome.image_bytes = summary.image_size;
+    outcome.stored_bytes = summary.stored_bytes;
+    outcome.embedded_bytes = summary.embedded_bytes;
+    outcome.total = started.elapsed();
+    Ok(outcome)
+}
+
+fn create(path: &Path) -> Result<PendingImage> {
+    PendingImage::create(path).map_err(|e| output_error(path, e))
+}
+
+fn write(
+    image: PendingImage,
+    plan: Plan,
+    stub: &Stub,
+    facts: &Facts,
+    progress: Progress<'_>,
+) -> Result<PendingImage> {
+    let task = facts.tasks.first().context("no task")?;
+    let mut contents = Contents::new(task.fds.files.clone(), task.mm.handles.clone());
+    let total: u64 = plan.tables.extents.iter().map(|e| e.len).sum();
+    let mut failed = None;
+    let mut on_progress = |done: u64| {
+        progress(done, total);
+        let checks = [stop_requested(), if done > 0 { failpoint::hit("mid-write") } else { Ok(()) }];
+        match checks.into_iter().find_map(Result::err) {
+            Some(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Continue(()),
+        }
+    };
+    let written = image.fill(plan, stub, &mut contents, &mut on_progress);
+    match (written, failed) {
+        (Err(WriteError::Interrupted), Some(error)) => Err(error),
+        (Err(WriteError::Content { what, source }), _) if source.raw_os_error() == Some(libc::ESRCH) => {
+            Err(anyhow!(Failure::Vanished(task.pid)).context(what))
+        }
+        (Err(error), _) => Err(output_error(Path::new(""), error)),
+        (Ok(image), _) => Ok(image),
+    }
+}
+
+fn commit(image: PendingImage, path: Option<&Path>) -> Result<elf_writer::Summary> {
+    failpoint::hit("before-sync")?;
+    image.commit().map_err(|e| output_error(path.unwrap_or(Path::new("")), e))
+}
+
+/// Gives errors of the output file their exit status and a remedy.
+fn output_error(path: &Path, error: WriteError) -> anyhow::Error {
+    let WriteError::Output { what, path: named, source } = error else {
+        return anyhow!(error).context(format!("writing the image {}", path.display()));
+    };
+    let remedy = match source.raw_os_error() {
+        Some(libc::ENOSPC) => "make room, or choose another place with -o; --no-embed makes it smaller",
+        Some(libc::EDQUOT) => "your quota is exhausted: choose another place with -o",
+        Some(libc::EACCES | libc::EPERM) => "choose a directory that you may write with -o",
+        Some(libc::EROFS) => "the file system is read-only: choose another place with -o",
+        Some(libc::ENOENT) => "its directory does not exist: create it, or choose another with -o",
+        Some(libc::ENOTDIR) => "a part of the path is not a directory: choose another with -o",
+        Some(libc::EFBIG) => "the file size limit (ulimit -f) is too small, or the file system's",
+        _ => "choose another place with -o",
+    };
+    Failure::Output {
+        path: format!("{}", named.display()),
+        cause: format!("{what}: {source}"),
+        remedy: remedy.into(),
+    }
+    .into()
+}
+
+fn stop_requested() -> Result<()> {
+    signals::stop_request().map_or(Ok(()), |signal| Err(Failure::Interrupted(signal).into()))
+}
+
+fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
+    let t = &plan.tables;
+    let text = |span: ckpt_format::Span| {
+        let bytes = t.blobs.get(span.offset as usize..(span.offset + span.len) as usize);
+        String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+    };
+    Outcome {
+        pid: request.pid,
+        program: facts.tasks.first().map(|t| t.process.name.clone()).unwrap_or_default(),
+        image: request.output.map(|p| p.display().to_string()),
+        tasks: t.tasks.len(),
+        threads: t.threads.len(),
+        vmas: t.vmas.len(),
+        descriptors: t.fds.len(),
+        image_bytes: 0,
+        stored_bytes: 0,
+        embedded_bytes: 0,
+        pause: Duration::ZERO,
+        total: Duration::ZERO,
+        losses: t.losses.iter().map(|l| Loss { kind: text(l.kind), text: text(l.text) }).collect(),
+    }
+}
