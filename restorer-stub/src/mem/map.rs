@@ -41,7 +41,11 @@ pub fn map_all(ctx: &Ctx, mm: &Mm) -> Result<()> {
     for vma in vmas {
         match VmaKind::from_u32(vma.kind) {
             Some(VmaKind::Anonymous) => anonymous(vma)?,
-            Some(VmaKind::FilePrivate) => file_private(ctx, vmas, vma, &mut source)?,
+            Some(VmaKind::FilePrivate) => from_file(ctx, vmas, vma, MAP_PRIVATE, &mut source)?,
+            // Never writable, so a copy serves as well.
+            Some(VmaKind::FileShared) if vma.embedded.count > 0 => {
+                from_file(ctx, vmas, vma, MAP_SHARED, &mut source)?
+            }
             Some(VmaKind::FileShared) => file_shared(ctx, vma)?,
             Some(VmaKind::SharedObject) => shared::reserve(vma)?,
             None => return Err(Error::new("the image has a mapping of unknown kind").on(on(vma))),
@@ -119,21 +123,21 @@ impl Source {
     }
 }
 
-fn file_private(ctx: &Ctx, vmas: &[Vma], vma: &Vma, source: &mut Source) -> Result<()> {
+fn from_file(ctx: &Ctx, vmas: &[Vma], vma: &Vma, kind: u32, source: &mut Source) -> Result<()> {
     if source.file != Some(vma.file) {
         source.close();
-        let (fd, owned) = private_source(ctx, vmas, vma)?;
+        let (fd, owned) = original_or_copy(ctx, vmas, vma)?;
         *source = Source { file: Some(vma.file), fd: Some(fd), owned };
     }
     let fd = source.fd.ok_or(Error::new("no source of a mapping"))?;
-    let flags = MAP_PRIVATE | common_flags(vma);
+    let flags = kind | common_flags(vma);
     // SAFETY: as `anonymous`.
     unsafe { map(vma, filling_prot(vma), flags, Some((fd, vma.file_offset))) }
 }
 
-/// What to map privately: the original file when it is there and identical, else a memfd with the
+/// What to map where nothing is written to the file: the original file when it is there and identical, else a memfd with the
 /// embedded contents at their offsets, which acts as the file did (MADV_DONTNEED, SIGBUS at its end).
-fn private_source(ctx: &Ctx, vmas: &[Vma], vma: &Vma) -> Result<(Fd, bool)> {
+fn original_or_copy(ctx: &Ctx, vmas: &[Vma], vma: &Vma) -> Result<(Fd, bool)> {
     let file = files::get(ctx, vma.file)?;
     let path = files::path(ctx, file)?;
     if files::is_recreated(file) && file.flags & file_flags::CONTENTS != 0 {
@@ -168,7 +172,7 @@ fn private_source(ctx: &Ctx, vmas: &[Vma], vma: &Vma) -> Result<(Fd, bool)> {
         .map_err(|e| Error::os("cannot make a file in memory for")(e).path(path))?;
     let fd = ctx.raise(fd)?;
     fd::ftruncate(fd, file.size).map_err(|e| Error::os("cannot size a file in memory for")(e).path(path))?;
-    for v in vmas.iter().filter(|v| v.file == vma.file && v.kind == VmaKind::FilePrivate as u32) {
+    for v in vmas.iter().filter(|v| v.file == vma.file && v.embedded.count > 0) {
         files::copy_extents(ctx, v.embedded, path, |bytes, addr| {
             let offset = addr.wrapping_sub(v.start).wrapping_add(v.file_offset);
             // The last page reaches beyond the end of the file.
