@@ -30,7 +30,9 @@ pub fn open(o: &Objects, index: u32, object: &'static Object) -> Result<Option<F
     let fd = if files::is_recreated(file) {
         recreated(o, saved, flags)?
     } else {
-        by_path(o, path, flags, object.open_flags, file).map_err(|e| e.on(on))?
+        by_path(o, path, flags, object.open_flags, file)
+            .or_else(|e| callers_own(o, index, file).ok_or(e))
+            .map_err(|e| e.on(on))?
     };
     let fd = o.raise(fd)?;
     check(o, saved, file, fd).map_err(|e| e.on(on))?;
@@ -73,6 +75,18 @@ fn by_path(o: &Objects, path: &'static [u8], flags: u32, saved: u32, file: &File
         }
         Err(e) => Err(Error::os("cannot open")(e).remedy("give another file with --fd NUMBER=PATH")),
     }
+}
+
+/// Standard input or output that somebody else opened for the program, as a shell of root's does: the
+/// caller's descriptor, where that is the same file.
+fn callers_own(o: &Objects, index: u32, file: &FileIdent) -> Option<Fd> {
+    let number = usize::try_from(o.number(index)).ok()?;
+    let given = o.caller.get(number).copied().flatten()?;
+    let stat = fd::fstat(given).ok()?;
+    if (stat.st_dev, stat.st_ino) != (file.dev, file.ino) {
+        return None;
+    }
+    fd::dup_above(given, o.ctx.high_fd()).ok()
 }
 
 /// It must be of the same type, and not shorter.
