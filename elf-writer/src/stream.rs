@@ -158,7 +158,12 @@ impl<'a> Reader<'a> {
             let mut filled = 0;
             while next < order.len() && filled < CHUNK && wanted.len() < MAX_PIECES {
                 let extent = &self.plan.tables.extents[order[next]];
-                let len = (extent.len - skip).min((CHUNK - filled) as u64) as usize;
+                // Extents end at multiples of CHUNK, so that the stub finds whole huge pages.
+                let len =
+                    (extent.len - skip).min(CHUNK as u64 - (extent.addr + skip) % CHUNK as u64) as usize;
+                if len > CHUNK - filled {
+                    break;
+                }
                 if len > 0 {
                     wanted.push(Wanted { extent: order[next], skip, len });
                     filled += len;

@@ -31,5 +31,10 @@ pub const STUB_CONFIG_SYMBOL: &str = "CKPT_STUB_CONFIG";
 pub const WORK_BASE: u64 = 4 << 20;
 /// Bytes of work area for each saved thread (its stack while the stub runs).
 pub const WORK_PER_THREAD: u64 = 16 << 10;
-/// Bytes of parking for the vDSO and its data pages, of any kernel.
-pub const PARKING: u64 = 1 << 20;
+/// Bytes of parking: room for the vDSO, the staging areas, and again room for the vDSO (which stays
+/// at the end where this kernel's is not the saved one).
+pub const PARKING: u64 = VDSO_ROOM + STAGING + VDSO_ROOM;
+/// Bytes for the vDSO and its data pages, of any kernel.
+pub const VDSO_ROOM: u64 = 1 << 20;
+/// Bytes in which huge pages are filled before they are moved.
+pub const STAGING: u64 = 18 << 20;

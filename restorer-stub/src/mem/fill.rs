@@ -3,6 +3,7 @@
 //! Helpers are processes that share our memory and descriptors, not threads of ours, so that their
 //! ids are free again when they have been waited for: the program's threads may need these ids.
 
+use super::huge::{self, Huge, Staging};
 use super::map;
 use crate::ctx::Ctx;
 use crate::report::{Error, On, Result, say};
@@ -27,6 +28,7 @@ struct Job {
     vmas: &'static [Vma],
     /// Position in the list of all extents of all VMAs: the next to be taken.
     next: AtomicUsize,
+    huge: Option<Huge>,
 }
 
 /// Fills every VMA.
@@ -36,7 +38,8 @@ pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<()> {
     for vma in vmas {
         total += extents(ctx, vma)?.iter().map(|e| e.len).sum::<u64>();
     }
-    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next: AtomicUsize::new(0) })?;
+    let huge = if total >= huge::WORTH_IT { Huge::new(ctx, vmas) } else { None };
+    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next: AtomicUsize::new(0), huge })?;
     let mut helpers = [0i32; MAX_HELPERS];
     let wanted = (total / WORTH_A_HELPER).min(cpus().saturating_sub(1) as u64).min(MAX_HELPERS as u64);
     for slot in helpers.iter_mut().take(wanted as usize) {
@@ -50,6 +53,9 @@ pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<()> {
         if result.is_ok() && !matches!(status, Some((_, process::Wait::Exited(0)))) {
             result = Err(Error::new("a helper failed to read the image"));
         }
+    }
+    if let Some(huge) = &job.huge {
+        huge.finish(vmas);
     }
     result
 }
@@ -79,6 +85,7 @@ fn work(job: &Job) -> Result<()> {
     let mut before = 0;
     let mut vmas = job.vmas.iter();
     let mut current = vmas.next();
+    let staging = job.huge.as_ref().and_then(Huge::staging);
     while let Some(vma) = current {
         let all = extents(job.ctx, vma)?;
         let next = job.next.load(Ordering::Relaxed);
@@ -87,9 +94,13 @@ fn work(job: &Job) -> Result<()> {
             current = vmas.next();
             continue;
         };
-        let n = batch(rest);
+        let whole = staging.as_ref().and_then(|s| Some((s, huge::whole_page(vma, rest)?)));
+        let n = whole.map_or_else(|| batch(rest), |(_, n)| n);
         if job.next.compare_exchange(next, next + n, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            read(job.ctx, vma, &rest[..n])?;
+            match whole {
+                Some((staging, _)) => read_huge(job.ctx, vma, &rest[..n], staging)?,
+                None => read(job.ctx, vma, &rest[..n], 0)?,
+            }
         }
     }
     Ok(())
@@ -103,7 +114,9 @@ fn batch(extents: &[Extent]) -> usize {
         let follows =
             n == 0 || extents[n - 1].file_offset.checked_add(extents[n - 1].len) == Some(pair.file_offset);
         bytes += pair.len;
-        if !follows || (n > 0 && bytes > MAX_EXTENT) {
+        // A huge page may start there.
+        let boundary = n > 0 && pair.addr.is_multiple_of(huge::HUGE);
+        if !follows || boundary || (n > 0 && bytes > MAX_EXTENT) {
             break;
         }
         n += 1;
@@ -111,7 +124,16 @@ fn batch(extents: &[Extent]) -> usize {
     n
 }
 
-fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent]) -> Result<()> {
+/// Reads the extents of a whole huge page into the staging area, and moves it into place.
+fn read_huge(ctx: &Ctx, vma: &Vma, extents: &[Extent], staging: &Staging<'_>) -> Result<()> {
+    let to = extents.first().map_or(0, |e| e.addr);
+    read(ctx, vma, extents, staging.addr().wrapping_sub(to))?;
+    if staging.move_to(to) { Ok(()) } else { read(ctx, vma, extents, 0) }
+}
+
+/// Reads and verifies extents that lie one after the other in the image, to their addresses plus
+/// `shift`.
+fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent], shift: u64) -> Result<()> {
     let mut iov = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; BATCH];
     let mut left = 0;
     for (iov, e) in iov.iter_mut().zip(extents) {
@@ -119,13 +141,14 @@ fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent]) -> Result<()> {
         if e.addr < vma.start || end.is_none() {
             return Err(Error::new("the image is damaged: contents outside of").on(map::on(vma)));
         }
-        *iov = iovec { iov_base: e.addr as *mut _, iov_len: e.len };
+        *iov = iovec { iov_base: e.addr.wrapping_add(shift) as *mut _, iov_len: e.len };
         left += e.len;
     }
     let mut iov = &mut iov[..extents.len()];
     let mut offset = extents.first().map_or(0, |e| e.file_offset);
     while left > 0 {
-        // SAFETY: inside the VMA (checked), which is mapped and the program's: nothing of ours.
+        // SAFETY: inside the VMA (checked), which is mapped and the program's, or shifted from there
+        // into a staging area as large as what is read.
         let n = match unsafe { mm::preadv(ctx.image_fd, iov, offset) } {
             Ok(0) => return Err(Error::new("the image is truncated").remedy("copy or dump it again")),
             Ok(n) => n as u64,
@@ -141,7 +164,8 @@ fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent]) -> Result<()> {
     }
     for e in extents {
         // SAFETY: filled just now, readable, inside the VMA; nobody writes to it.
-        let bytes = unsafe { core::slice::from_raw_parts(e.addr as *const u8, e.len as usize) };
+        let bytes =
+            unsafe { core::slice::from_raw_parts(e.addr.wrapping_add(shift) as *const u8, e.len as usize) };
         if checksum(bytes) != e.checksum {
             return Err(Error::new("the image is damaged: wrong checksum of the contents of")
                 .on(On::Range(e.addr, e.addr + e.len))

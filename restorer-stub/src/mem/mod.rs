@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod fill;
+pub mod huge;
 pub mod map;
 pub mod own;
 pub mod shared;

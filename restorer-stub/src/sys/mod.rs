@@ -11,6 +11,7 @@ pub mod sched;
 pub mod signal;
 pub mod socket;
 pub mod thread;
+pub mod uffd;
 
 use crate::arch;
 use core::fmt;
