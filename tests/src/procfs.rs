@@ -55,9 +55,17 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// Processes in a process group, zombies included.
+/// Processes in a process group. Zombies too, but those that only wait for init to reap them: some take
+/// their time.
 pub fn group(pgid: i32) -> Vec<i32> {
-    all().into_iter().filter(|&p| stat_field(p, 5) == Some(pgid.into())).collect()
+    let is_init_s = |p| state(p) == Some('Z') && stat_field(p, 4) == Some(1);
+    all().into_iter().filter(|&p| stat_field(p, 5) == Some(pgid.into()) && !is_init_s(p)).collect()
+}
+
+/// File name of the executable.
+pub fn exe_name(pid: i32) -> Option<String> {
+    let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
 }
 
 /// Thread ids.

@@ -308,9 +308,14 @@ impl T {
     /// Waits until a process restored in place is itself: renamed, not traced, helper gone.
     pub fn wait_restored(&self, proc: &mut crate::Proc) -> TestResult {
         let pid = proc.pid();
+        let me = procfs::exe_name(std::process::id() as i32);
         self.wait_until("the program in place of the image", || {
             proc.ensure_alive()?;
-            Ok(procfs::comm(pid).is_some_and(|comm| !comm.ends_with(".ckpt"))
+            // A child is known to its parent before its exec has changed its name.
+            let before = procfs::exe_name(pid);
+            let before = before == me || before.as_deref() == Some("setpriv");
+            Ok(!before
+                && procfs::comm(pid).is_some_and(|comm| !comm.ends_with(".ckpt"))
                 && procfs::status(pid, "TracerPid").as_deref() == Some("0")
                 && procfs::group(pid) == [pid])
         })
