@@ -6,8 +6,8 @@ use crate::report::{Error, On, Result, note};
 use crate::sys::process::{self, Caps};
 use ckpt_format::Creds;
 use linux_raw_sys::prctl::{
-    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP,
-    PR_CAPBSET_READ, PR_GET_SECUREBITS, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
+    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, PR_CAPBSET_READ,
+    PR_GET_SECUREBITS, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
 };
 
 /// More groups than any system allows a user in practice.
@@ -116,13 +116,11 @@ fn set_caps(saved: &Creds, keep_is_set: bool) -> Result<()> {
     set_ambient(saved.cap_ambient & wanted.permitted & wanted.inheritable)
 }
 
+/// Cleared, then raised one by one: two calls where there are none, as nearly always.
 fn set_ambient(wanted: u64) -> Result<()> {
     let failed = Error::os("cannot set the ambient capabilities");
-    let is_set = |cap| process::prctl(PR_CAP_AMBIENT, u64::from(PR_CAP_AMBIENT_IS_SET), cap) == Ok(1);
-    let now: u64 = (0..64).filter(|c| is_set(*c)).map(|c| 1 << c).sum();
-    if now & !wanted != 0 {
-        process::prctl(PR_CAP_AMBIENT, u64::from(PR_CAP_AMBIENT_CLEAR_ALL), 0).map_err(&failed)?;
-    }
+    // EINVAL before Linux 4.3, which has none.
+    let _ = process::prctl(PR_CAP_AMBIENT, u64::from(PR_CAP_AMBIENT_CLEAR_ALL), 0);
     for cap in (0..64u64).filter(|c| wanted & 1 << c != 0) {
         process::prctl(PR_CAP_AMBIENT, u64::from(PR_CAP_AMBIENT_RAISE), cap).map_err(&failed)?;
     }
@@ -132,12 +130,16 @@ fn set_ambient(wanted: u64) -> Result<()> {
 /// Takes capabilities out of the bounding set; none can come back.
 fn drop_bounding(saved: u64) -> Result<()> {
     for cap in (0..64u64).filter(|c| saved & 1 << c == 0) {
-        if process::prctl(PR_CAPBSET_READ, cap, 0) == Ok(1)
-            && let Err(e) = process::prctl(PR_CAPBSET_DROP, cap, 0)
-        {
+        match process::prctl(PR_CAPBSET_READ, cap, 0) {
+            Ok(1) => {}
+            Ok(_) => continue,
+            // Beyond the last capability of this kernel.
+            Err(_) => break,
+        }
+        if let Err(e) = process::prctl(PR_CAPBSET_DROP, cap, 0) {
             // Without CAP_SETPCAP the set only matters to programs that become privileged by exec.
             note(format_args!("the bounding set of capabilities stays larger than it was: {e}"));
-            return Ok(());
+            break;
         }
     }
     Ok(())

@@ -139,7 +139,8 @@ pub fn close_recreated(ctx: &Ctx) {
 }
 
 fn memfd(name: &'static [u8]) -> Result<Fd> {
-    let name = name.strip_prefix(b"/memfd:").unwrap_or(name);
+    let name = name.strip_prefix(b"/").unwrap_or(name);
+    let name = name.strip_prefix(b"memfd:").unwrap_or(name);
     fd::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)
         .map_err(|e| Error::os("cannot create the memfd")(e).path(name))
 }

@@ -108,17 +108,29 @@ fn schedule(ctx: &Ctx, t: &Thread) -> Result<()> {
             Err(e) => return Err(failed("cannot set the CPU affinity of thread")(e)),
         }
     }
-    let clamped = t.sched_flags & 0x60 != 0;
-    let default = t.sched_policy == 0 && t.sched_nice == 0 && t.sched_flags == 0;
-    if !default && (clamped || sched::policy_and_nice() != (t.sched_policy, t.sched_nice)) {
-        let set = sched::set_attr(t);
-        if let Err(e) = set {
-            return Err(failed("cannot set the scheduling policy or nice value of thread")(e)
-                .remedy("run the image with CAP_SYS_NICE, or raise the limits (ulimit -e, -r)"));
-        }
+    let differs = t.sched_policy != sched::policy() || t.sched_priority != 0 || t.sched_flags != 0;
+    // SCHED_NORMAL, nice 0.
+    let default = t.sched_policy == 0 && t.sched_flags == 0 && t.sched_nice == 0;
+    if default {
+        return ioprio(t);
     }
+    let remedy = "run the image with CAP_SYS_NICE, or raise the limits (ulimit -e, -r)";
+    if differs {
+        sched::set_attr(t)
+            .map_err(|e| failed("cannot set the scheduling policy of thread")(e).remedy(remedy))?;
+    }
+    // Every policy has one, but sched_setattr(2) sets it for SCHED_NORMAL and SCHED_BATCH only.
+    if t.sched_nice != sched::nice() {
+        sched::set_nice(t.sched_nice)
+            .map_err(|e| failed("cannot set the nice value of thread")(e).remedy(remedy))?;
+    }
+    ioprio(t)
+}
+
+fn ioprio(t: &Thread) -> Result<()> {
     if t.ioprio != 0 && sched::ioprio() != Ok(t.ioprio) {
-        sched::set_ioprio(t.ioprio).map_err(failed("cannot set the I/O priority of thread"))?;
+        sched::set_ioprio(t.ioprio)
+            .map_err(|e| Error::os("cannot set the I/O priority of thread")(e).on(On::Pid(t.tid)))?;
     }
     Ok(())
 }

@@ -37,12 +37,23 @@ pub fn set_attr(t: &Thread) -> Result<()> {
     unsafe { sys!(__NR_sched_setattr, 0, &raw const attr, 0) }.map(drop)
 }
 
-/// Policy and nice value that the calling thread has now.
-pub fn policy_and_nice() -> (u32, i32) {
-    let mut attr = [0u32; 14];
-    // SAFETY: the kernel writes at most the size given.
-    let _ = unsafe { sys!(__NR_sched_getattr, 0, attr.as_mut_ptr(), 56, 0) };
-    (attr[1], attr[4] as i32)
+/// setpriority(2). sched_setattr(2) sets the nice value only together with the policies that use it
+/// (`__setscheduler_params` in kernel/sched/syscalls.c), but every thread has one.
+pub fn set_nice(nice: i32) -> Result<()> {
+    // SAFETY: touches no memory. PRIO_PROCESS = 0, the calling thread.
+    unsafe { sys!(__NR_setpriority, 0, 0, nice) }.map(drop)
+}
+
+/// The calling thread's nice value, whatever its policy.
+pub fn nice() -> i32 {
+    // SAFETY: touches no memory. The kernel answers 20 - nice.
+    unsafe { sys!(__NR_getpriority, 0, 0) }.map_or(0, |n| 20 - n as i32)
+}
+
+/// The calling thread's policy.
+pub fn policy() -> u32 {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_sched_getscheduler, 0) }.unwrap_or(0) as u32
 }
 
 pub fn set_affinity(mask: &[u8]) -> Result<()> {
