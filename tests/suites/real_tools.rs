@@ -51,7 +51,7 @@ fn dump_kill_restore(t: &T, mut program: Proc) -> anyhow::Result<Proc> {
     t.restore("saved.ckpt").start()
 }
 
-/// A bit more than 100 MiB of words and numbers, which compress to a third.
+/// A bit more than 100 MiB of words and numbers, which compress well.
 fn compressible(path: &Path) -> TestResult {
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let words: Vec<String> = (0..500)
@@ -68,7 +68,7 @@ fn compressible(path: &Path) -> TestResult {
         }
         writeln!(line, "{}", noise.next())?;
         // Repeated a few times: what xz finds is near, and it is done soon.
-        for _ in 0..3 {
+        for _ in 0..8 {
             file.write_all(&line)?;
             written += line.len();
         }
@@ -104,7 +104,7 @@ fn xz(t: &T) -> TestResult {
 fn big_c_file(path: &Path) -> TestResult {
     let mut noise = Noise(0x2545_f491_4f6c_dd1d);
     let mut text = String::new();
-    for i in 0..500 {
+    for i in 0..200 {
         let table: Vec<String> = (0..16).map(|_| (noise.next() % 1000).to_string()).collect();
         let (a, b, shift) = (noise.next() % 13 + 1, noise.next() % 99, noise.next() % 7 + 1);
         let call = if i > 0 { format!("f{}(s & 7, p, k / 2)", i - 1) } else { "k".to_owned() };
