@@ -83,6 +83,18 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 /// # Errors
 /// See [`Refusal`].
 pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
+    dump_it(request, progress).map_err(|refusal| match refusal {
+        // Whatever failed first, it failed because of that.
+        Refusal::Error(error)
+            if error.downcast_ref::<Failure>().is_none() && preflight::is_gone(request.pid) =>
+        {
+            Refusal::Error(Failure::Vanished(request.pid).into())
+        }
+        other => other,
+    })
+}
+
+fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
     let started = Instant::now();
     let name = preflight::check(request.pid)?;
     let image = request.output.map(create).transpose()?;
@@ -163,8 +175,11 @@ fn write(
 }
 
 fn commit(image: PendingImage, path: Option<&Path>) -> Result<elf_writer::Summary> {
+    let failed = |e| output_error(path.unwrap_or(Path::new("")), e);
     failpoint::hit("before-sync")?;
-    image.commit().map_err(|e| output_error(path.unwrap_or(Path::new("")), e))
+    image.sync().map_err(failed)?;
+    failpoint::hit("before-rename")?;
+    image.commit().map_err(failed)
 }
 
 /// Gives errors of the output file their exit status and a remedy.

@@ -42,6 +42,13 @@ pub fn check(pid: i32) -> Result<String> {
     Ok(name)
 }
 
+/// Whether a process has ended (a zombie has).
+#[must_use]
+pub fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    proc::stat(&stat).is_none_or(|stat| matches!(stat.state, b'Z' | b'X' | b'x'))
+}
+
 /// Explains why PTRACE_SEIZE failed.
 #[must_use]
 pub fn seize_failed(pid: i32, tid: i32, error: &io::Error) -> anyhow::Error {

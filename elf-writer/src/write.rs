@@ -331,6 +331,15 @@ impl PendingImage {
         self.summary
     }
 
+    /// Makes the contents safe on the disk, still without a name. [`PendingImage::commit`] does it too.
+    ///
+    /// # Errors
+    /// [`WriteError::Output`].
+    pub fn sync(&self) -> Result<(), WriteError> {
+        let fail = |source| WriteError::Output { what: "cannot sync", path: self.path.clone(), source };
+        self.file.as_ref().map_or(Ok(()), |file| file.sync_all().map_err(fail))
+    }
+
     /// Syncs the image and gives it its name, replacing what had that name.
     ///
     /// # Errors

@@ -42,14 +42,6 @@ pub fn set_limits(task: &Task) -> Result<()> {
 /// Root, working directory, umask.
 pub fn set_directories(ctx: &Ctx, task: &Task) -> Result<()> {
     let fs = Image::get(ctx.image.fs_infos, task.fs, "working directory")?;
-    let root = ctx.image.blob(fs.root)?;
-    if !root.is_empty() && root != b"/" {
-        fd::chroot(root).map_err(|e| {
-            Error::os("cannot change the root directory to")(e).path(root).remedy(
-                "it needs CAP_SYS_CHROOT: run the image as root, or from inside of that root with chroot(8)",
-            )
-        })?;
-    }
     let saved = ctx.image.blob(fs.cwd)?;
     match ctx.options.chdir {
         Some(dir) => fd::chdir(dir).map_err(|e| Error::os("--chdir: cannot change to")(e).path(dir))?,
@@ -58,6 +50,15 @@ pub fn set_directories(ctx: &Ctx, task: &Task) -> Result<()> {
                 .path(saved)
                 .remedy("create it, or choose another with --chdir DIR")
         })?,
+    }
+    // Last: the working directory is known by the path that it has outside.
+    let root = ctx.image.blob(fs.root)?;
+    if !root.is_empty() && root != b"/" {
+        fd::chroot(root).map_err(|e| {
+            Error::os("cannot change the root directory to")(e).path(root).remedy(
+                "it needs CAP_SYS_CHROOT: run the image as root, or from inside of that root with chroot(8)",
+            )
+        })?;
     }
     fd::umask(fs.umask);
     Ok(())

@@ -57,6 +57,11 @@ fn main(start: &'static Start) -> ! {
 /// Opens the image and reads the command line.
 fn open(start: &'static Start) -> Result<&'static Ctx> {
     let Start { config, work, ref initial } = *start;
+    if initial.secure {
+        // It would lend these rights to whoever chooses its arguments and files.
+        return Err(Error::new("a set-user-ID, set-group-ID or privileged image is not run")
+            .remedy("take that from the file (chmod ug-s, setcap -r)"));
+    }
     let args = initial.args.split(|b| *b == 0).skip(1);
     // The last argument's NUL ends the list, it separates nothing.
     let count = initial.args.iter().filter(|b| **b == 0).count();

@@ -112,7 +112,7 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
     facts.sched = Sched {
         policy: attr.policy,
         flags: attr.flags,
-        nice: attr.nice,
+        nice: sys::thread::nice(tid).context("getpriority")?,
         priority: attr.priority,
         runtime: attr.runtime,
         deadline: attr.deadline,

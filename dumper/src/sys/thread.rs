@@ -45,6 +45,15 @@ pub fn sched_attr(tid: i32) -> io::Result<SchedAttr> {
     Ok(attr)
 }
 
+/// getpriority(2): the nice value, which sched_getattr(2) does not tell of real-time threads.
+///
+/// # Errors
+/// ESRCH.
+pub fn nice(tid: i32) -> io::Result<i32> {
+    // SAFETY: takes numbers only. The kernel answers 20 - nice.
+    check(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, tid) }).map(|n| 20 - n as i32)
+}
+
 /// sched_getaffinity(2): the mask, as long as the kernel has CPUs.
 ///
 /// # Errors
