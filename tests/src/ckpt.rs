@@ -72,7 +72,7 @@ impl<'t> Dump<'t> {
             // The target directory may be closed to that user.
             let copy = t.path("ckpt-dump");
             if !copy.exists() {
-                std::fs::copy(tool, &copy)?;
+                crate::copy(&tool, &copy)?;
             }
             copy
         } else {

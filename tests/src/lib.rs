@@ -93,3 +93,12 @@ pub fn need_root() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Copies a program, replacing what is there. Not by ourselves: a process that another test starts
+/// meanwhile would inherit our descriptor for a moment, and execve would fail with ETXTBSY.
+pub fn copy(from: &std::path::Path, to: &std::path::Path) -> anyhow::Result<()> {
+    let status = std::process::Command::new("cp").arg("--remove-destination").args([from, to]).status();
+    let status = status.context("cannot run cp")?;
+    ensure!(status.success(), "cannot copy {} to {}", from.display(), to.display());
+    Ok(())
+}

@@ -66,7 +66,7 @@ impl<'t> VictimLaunch<'t> {
         let t = self.launch.t;
         let exe = build::victim(&self.name, self.variant)?;
         // Into the test's directory: the target directory may be closed to the ordinary user.
-        std::fs::copy(exe, t.path(&self.name))?;
+        crate::copy(&exe, &t.path(&self.name))?;
         let mut proc = self.launch.start()?;
         if self.wait_ready {
             wait_ready(t, &mut proc)?;

@@ -53,10 +53,9 @@ fn notes(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
 /// Writes the bytes as an image and runs it; gives status and messages.
 fn run(t: &T, bytes: &[u8]) -> Result<(Option<i32>, Option<i32>, String), Error> {
     let path = t.path("damaged.ckpt");
-    // A new file each time: the old one may still be shown as running for a moment.
-    let _ = std::fs::remove_file(&path);
-    std::fs::write(&path, bytes)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    std::fs::write(t.path("bytes"), bytes)?;
+    std::fs::set_permissions(t.path("bytes"), std::fs::Permissions::from_mode(0o700))?;
+    ckpt_tests::copy(&t.path("bytes"), &path)?;
     let messages = t.path("damaged.err");
     let child = Command::new(&path)
         .args(["--pid", "new"])

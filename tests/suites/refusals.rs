@@ -97,8 +97,7 @@ fn unharmed(t: &T, mut victim: Proc) -> TestResult {
 /// Puts ckpt-dump where the ordinary user can run it.
 fn copy_for_user(t: &T) -> TestResult {
     need_root()?;
-    std::fs::copy(ckpt_tests::tool("ckpt-dump")?, t.path("ckpt-dump"))?;
-    Ok(())
+    ckpt_tests::copy(&ckpt_tests::tool("ckpt-dump")?, &t.path("ckpt-dump"))
 }
 
 fn usage(t: &T) -> TestResult {
@@ -224,7 +223,8 @@ fn failpoints() -> Vec<String> {
 }
 
 fn fault(t: &T, name: &str, kill: bool) -> TestResult {
-    let victim = t.victim("mem_anon").start()?;
+    // After a kill some memory of ours may stay in the target, which mem_anon would notice.
+    let victim = t.victim(if kill { "thr_many" } else { "mem_anon" }).start()?;
     let before = files(t)?;
     let value = if kill { format!("{name}=kill") } else { name.to_owned() };
     let dumped: Dumped = t.dump(victim.pid()).env("CKPT_FAILPOINT", value).run()?;

@@ -39,8 +39,8 @@ static void connected(void) {
     int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
     CHECK(bind(server, (void *)&a, len) == 0 && listen(server, 1) == 0 && getsockname(server, (void *)&a, &len) == 0);
     CHECK(connect(client, (void *)&a, len) == 0);
-    close(server);
     stay_at(client, 45, "connection");
+    stay_at(server, 46, "listening socket");
 }
 
 static void in_flight(void) {
