@@ -125,10 +125,13 @@ fn vma_record(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFac
     let shown = &vma.shown;
     let kind = kind_of(vma, facts);
     let file = vma.file.map(|i| &facts.files[i]);
+    // Known as a whole, it is one object for all who map it or have it open.
+    let recreated = file.is_some_and(|f| !f.present && f.data.is_some());
     let index = match (kind, file) {
+        (VmaKind::FilePrivate, Some(file)) if recreated => nameless(builder, pid, facts, vma, file),
         (VmaKind::FilePrivate, Some(file)) => named_file(builder, file, file_flags::MUST_BE_IDENTICAL),
         (VmaKind::FileShared, Some(file)) => named_file(builder, file, 0),
-        (VmaKind::SharedObject, Some(file)) => shared_object(builder, pid, facts, vma, file),
+        (VmaKind::SharedObject, Some(file)) => nameless(builder, pid, facts, vma, file),
         _ => NONE,
     };
     let name = ["[anon:", "[anon_shmem:"].iter().find_map(|p| shown.path.strip_prefix(p.as_bytes()));
@@ -137,7 +140,8 @@ fn vma_record(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFac
         (VmaKind::Anonymous, _) => (own_pages(builder, pid, vma, DROP_ZERO), Range::default()),
         // A page of zeros must be stored here: it covers the file's.
         (VmaKind::FilePrivate, Some(file)) => {
-            (own_pages(builder, pid, vma, 0), embedded(builder, pid, vma, file))
+            let dirty = own_pages(builder, pid, vma, 0);
+            (dirty, if recreated { Range::default() } else { embedded(builder, pid, vma, file) })
         }
         // Never writable: a cache or archive that is as much a part of the program as its libraries.
         (VmaKind::FileShared, Some(file)) if !shown.has(b"mw") => {
@@ -276,14 +280,8 @@ fn ident(file: &MappedFile) -> FileIdent {
     }
 }
 
-/// The record of shared memory that has no name, with its contents.
-fn shared_object(
-    builder: &mut Builder,
-    pid: i32,
-    facts: &MemoryFacts,
-    vma: &VmaFacts,
-    file: &MappedFile,
-) -> u32 {
+/// The record of a file or of shared memory that has no name, with its contents.
+fn nameless(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts, file: &MappedFile) -> u32 {
     builder.file(FileKey::unnamed(file.dev, file.ino), |b| {
         let (path, flags) = match &file.path[..] {
             p if p.starts_with(b"/memfd:") => (&p[7..], file_flags::MEMFD | file_flags::DELETED),

@@ -75,6 +75,21 @@ fn a_file_that_is_gone_is_embedded_even_in_thin_images() {
 }
 
 #[test]
+fn a_file_that_is_gone_but_open_is_recreated_as_a_whole() {
+    let mut v =
+        vma("10000-12000 rw-p 00001000 00:01 7   /memfd:jit (deleted)", "rd wr mr mw", &[0x10000..0x11000]);
+    v.file = Some(0);
+    let mut memfd = file("/memfd:jit", false, 0x5000);
+    memfd.data = Some(vec![(0, 0x2000), (0x4000, 0x1000)]);
+    let b = build(MemoryFacts { vmas: vec![v], files: vec![memfd], ..Default::default() }, true);
+    let (vma, file) = (b.tables.vmas[0], b.tables.files[0]);
+    assert_eq!((vma.kind, vma.dirty.count, vma.embedded.count), (VmaKind::FilePrivate as u32, 1, 0));
+    let kind = file_flags::MEMFD | file_flags::DELETED | file_flags::CONTENTS;
+    assert_eq!((file.flags, file.size, file.contents.count), (kind, 0x5000, 2));
+    assert_eq!(&b.tables.blobs[file.path.offset as usize..][..3], b"jit");
+}
+
+#[test]
 fn shared_memory_is_one_object() {
     let mut a = vma("10000-12000 rw-s 00001000 00:01 7   /dev/zero (deleted)", "rd wr sh", &[]);
     let mut c = vma("30000-33000 r--s 00000000 00:01 7   /dev/zero (deleted)", "rd sh", &[]);
