@@ -27,9 +27,7 @@ pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<Vec<u8>> {
     let mut value = vec![0_u8; 256];
     let mut len = value.len() as libc::socklen_t;
     // SAFETY: `value` has `len` bytes.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
-    })?;
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len) })?;
     value.truncate(len as usize);
     Ok(value)
 }

@@ -18,10 +18,11 @@ pub fn socket(o: &Objects, index: u32, object: &'static Object) -> Result<Option
         r => r,
     };
     let fd = o.raise(fd.map_err(|e| Error::os("cannot make the socket")(e).on(on))?)?;
-    options::set_options(o, fd, o.number(index), saved.options)?;
+    let set = options::set_options(o, fd, o.number(index), saved.options);
     match saved.state {
+        // Some options can be had by a connection only; this one is over.
         socket_state::BROKEN | socket_state::CLOSED => broken(o, index, fd, saved),
-        _ => bind(o, fd, saved).map_err(|e| e.on(on))?,
+        _ => set.and_then(|()| bind(o, fd, saved).map_err(|e| e.on(on)))?,
     }
     match saved.state {
         socket_state::LISTENING => {
@@ -67,7 +68,10 @@ fn bind(o: &Objects, fd: Fd, saved: &InetSocket) -> Result<()> {
     }
     result.map_err(|e| {
         let remedy = match e {
-            Errno::EADDRINUSE => "end the program that uses it (perhaps the one that was dumped)",
+            Errno::EADDRINUSE => {
+                "end the program that uses it (perhaps the one that was dumped), or wait a minute: \
+                 its closed connections may keep the address so long"
+            }
             Errno::EADDRNOTAVAIL => "give this machine the address (ip addr add)",
             Errno::EACCES => "ports below 1024 need CAP_NET_BIND_SERVICE",
             _ => "",

@@ -93,14 +93,15 @@ fn callers_own(o: &Objects, index: u32, file: &FileIdent) -> Option<Fd> {
 fn check(o: &Objects, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
     let stat = fd::fstat(fd).map_err(Error::os("cannot stat"))?;
     if stat.st_mode & S_IFMT != file.mode & S_IFMT {
-        return Err(Error::new("is no longer a file of the same type:")
-            .remedy("give another one with --fd NUMBER=PATH"));
+        return Err(
+            Error::new("no longer a file of the same type:").remedy("give another one with --fd NUMBER=PATH")
+        );
     }
     if stat.st_rdev != file.rdev && file.mode & S_IFMT != S_IFREG {
-        return Err(Error::new("is another device now:").remedy("give another one with --fd NUMBER=PATH"));
+        return Err(Error::new("another device now:").remedy("give another one with --fd NUMBER=PATH"));
     }
     if (stat.st_size as u64) < saved.min_size && !o.ctx.options.ignore_changed_files {
-        return Err(Error::new("is shorter than when the program was dumped:").remedy(
+        return Err(Error::new("shorter than when the program was dumped:").remedy(
             "bring the file back, give another one with --fd NUMBER=PATH, or go on with --ignore-changed-files",
         ));
     }

@@ -48,8 +48,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let ours = cx.duplicate(probe.fd)?;
     let fd = ours.as_fd();
     let get = |name| option_int(fd, libc::SOL_SOCKET, name);
-    let (family, kind, protocol) =
-        (get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?);
+    let (family, kind, protocol) = (get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?);
     let known = match kind {
         libc::SOCK_STREAM => [libc::IPPROTO_TCP, IPPROTO_MPTCP].contains(&protocol),
         libc::SOCK_DGRAM => protocol == libc::IPPROTO_UDP,

@@ -349,9 +349,8 @@ const F_GETSIG: i32 = 11;
 
 /// Whether the target is gone, which is nothing to list as an obstacle.
 fn vanished(e: &anyhow::Error) -> bool {
-    e.downcast_ref::<std::io::Error>().is_some_and(|e| {
-        e.raw_os_error() == Some(libc::ESRCH) || e.kind() == ErrorKind::NotFound
-    })
+    e.downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.raw_os_error() == Some(libc::ESRCH) || e.kind() == ErrorKind::NotFound)
 }
 
 fn ownership(cx: &Context<'_>, probe: &Probe) -> Result<((i32, i32), i32)> {

@@ -80,7 +80,10 @@ fn find_name(cx: &Context<'_>, probe: &Probe) -> (PathBuf, NameState) {
     let state = match (deleted, probe.stat.nlink) {
         (_, 0) => NameState::Deleted,
         (true, _) if probe.stat.kind() != libc::S_IFREG => NameState::Deleted,
-        (true, _) => return other_link(&path, &probe.stat).map_or((path, NameState::NameLost), |p| (p, NameState::Present)),
+        (true, _) => {
+            return other_link(&path, &probe.stat)
+                .map_or((path, NameState::NameLost), |p| (p, NameState::Present));
+        }
         (false, _) if path.starts_with(format!("/proc/{}", cx.pid)) => NameState::Present,
         (false, _) if path.symlink_metadata().is_err() => NameState::NameLost,
         (false, _) => NameState::Replaced,
@@ -95,7 +98,8 @@ fn same_file(path: &Path, stat: &FileStat) -> bool {
 
 fn other_link(path: &Path, stat: &FileStat) -> Option<PathBuf> {
     let entries = std::fs::read_dir(path.parent()?).ok()?;
-    entries.flatten().map(|e| e.path()).find(|p| {
-        p.symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == (stat.dev, stat.ino))
-    })
+    entries
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == (stat.dev, stat.ino)))
 }

@@ -14,9 +14,12 @@ pub struct OptionFacts {
     pub value: Vec<u8>,
 }
 
-/// Values of [`OPTIONS`] of new sockets, by family, type, protocol.
+/// Values in the order of [`OPTIONS`]; `None` where the socket has no such option.
+type Values = Vec<Option<Vec<u8>>>;
+
+/// Values of new sockets, by family, type, protocol.
 #[derive(Default)]
-pub struct Defaults(HashMap<(i32, i32, i32), Vec<Option<Vec<u8>>>>);
+pub struct Defaults(HashMap<(i32, i32, i32), Values>);
 
 /// SOL_SOCKET: buffer sizes are doubled by the kernel when set, and grow by themselves when not.
 const SNDBUF: (i32, i32) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
@@ -52,8 +55,16 @@ const OPTIONS: &[(i32, &[i32])] = &[
     (libc::SOL_UDP, &[101, 102, 103, 104]),
 ];
 
-/// Levels that mean something for a family, type and protocol.
-fn applies(level: i32, family: i32, kind: i32) -> bool {
+/// MULTICAST_IF, _TTL or _HOPS, _LOOP, _ALL: a TCP connection has values there, too, from its first
+/// packet, but setsockopt(2) refuses them.
+const MULTICAST: &[(i32, &[i32])] = &[(libc::SOL_IP, &[32, 33, 34, 49]), (libc::SOL_IPV6, &[17, 18, 19, 29])];
+
+/// Whether an option means something for a family and type.
+fn applies((level, name): (i32, i32), family: i32, kind: i32) -> bool {
+    let multicast = MULTICAST.iter().any(|(l, names)| *l == level && names.contains(&name));
+    if multicast && kind == libc::SOCK_STREAM {
+        return false;
+    }
     match level {
         libc::SOL_SOCKET => true,
         libc::SOL_IP => family == libc::AF_INET || family == libc::AF_INET6,
@@ -76,11 +87,11 @@ impl Defaults {
     }
 }
 
-/// Values in the order of [`OPTIONS`]; `None` where the socket has no such option.
-fn values(fd: BorrowedFd<'_>, family: i32, kind: i32) -> Vec<Option<Vec<u8>>> {
+fn values(fd: BorrowedFd<'_>, family: i32, kind: i32) -> Values {
     names()
         .map(|(level, name)| {
-            applies(level, family, kind).then(|| sys::socket::option(fd, level, name).ok()).flatten()
+            let asked = applies((level, name), family, kind);
+            asked.then(|| sys::socket::option(fd, level, name).ok()).flatten()
         })
         .collect()
 }

@@ -118,8 +118,13 @@ fn socket_file(pid: i32, name: &[u8], ino: Option<u64>) -> Option<SocketFile> {
     } else {
         std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default()
     };
-    let mut file =
-        SocketFile { dir: dir.as_os_str().as_bytes().to_vec(), state: NameState::Deleted, mode: 0o755, uid: 0, gid: 0 };
+    let mut file = SocketFile {
+        dir: dir.as_os_str().as_bytes().to_vec(),
+        state: NameState::Deleted,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+    };
     if let Ok(meta) = dir.join(path).symlink_metadata() {
         // unix_diag shows 32 bits of the inode number.
         let same = ino.is_none_or(|ino| ino == meta.ino() & 0xffff_ffff);
@@ -182,8 +187,7 @@ fn trouble(message: &Peeked) -> Option<String> {
         return Some("descriptors in flight (SCM_RIGHTS)".into());
     }
     // `sun_family` alone: an unnamed sender.
-    (message.from.len() > 2)
-        .then(|| format!("a datagram from {}", name_text(&path_in(&message.from))))
+    (message.from.len() > 2).then(|| format!("a datagram from {}", name_text(&path_in(&message.from))))
 }
 
 /// A socket name for messages.

@@ -35,7 +35,16 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
     }
     let blank = Object { inner: NONE, ..Object::default() };
     builder.tables.objects.resize(base as usize + table.descriptions.len(), blank);
-    let mut p = Planner { b: builder, task, table, base, fds_of, stdio: HashMap::new() };
+    let mut p = Planner {
+        b: builder,
+        task,
+        table,
+        base,
+        fds_of,
+        stdio: HashMap::new(),
+        pipes: pipe::by_inode(table),
+        unix: unix::by_inode(table),
+    };
     for index in 0..table.descriptions.len() {
         p.description(index);
     }
@@ -52,6 +61,10 @@ struct Planner<'a> {
     fds_of: Vec<Vec<i32>>,
     /// Object that a standard descriptor refers to, where that is not its description's.
     stdio: HashMap<i32, u32>,
+    /// Ends of each pipe, by device and inode.
+    pipes: HashMap<(u64, u64), Vec<usize>>,
+    /// Unix sockets by inode.
+    unix: HashMap<u64, usize>,
 }
 
 impl<'a> Planner<'a> {

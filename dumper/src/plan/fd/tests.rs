@@ -19,7 +19,11 @@ fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> TaskFacts {
         .enumerate()
         .map(|(i, d)| FdFacts { fd: d.fd, cloexec: false, description: i })
         .collect();
-    fds.extend(more.iter().map(|(fd, description)| FdFacts { fd: *fd, cloexec: false, description: *description }));
+    fds.extend(more.iter().map(|(fd, description)| FdFacts {
+        fd: *fd,
+        cloexec: false,
+        description: *description,
+    }));
     fds.sort_by_key(|f| f.fd);
     TaskFacts { pid: 77, fds: FdTableFacts { fds, descriptions, files: Vec::new() }, ..TaskFacts::default() }
 }

@@ -22,8 +22,13 @@ pub fn terminal(p: &mut Planner<'_>, index: usize, d: &Description, facts: &TtyF
         controlling,
         ..Tty::default()
     });
-    let terminal =
-        Object { kind: ObjectKind::Tty as u32, payload, inner: NONE, open_flags: d.info.flags, ..Object::default() };
+    let terminal = Object {
+        kind: ObjectKind::Tty as u32,
+        payload,
+        inner: NONE,
+        open_flags: d.info.flags,
+        ..Object::default()
+    };
     let stdio = p.stdio_of(index);
     if stdio.is_empty() {
         return Some(terminal);

@@ -3,9 +3,10 @@
 use super::{Planner, queue, socket};
 use crate::collect::fd::regular::NameState;
 use crate::collect::fd::unix::{Peer, UnixFacts, name_text};
-use crate::collect::fd::{Description, Detail};
+use crate::collect::fd::{Description, Detail, FdTableFacts};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
+use std::collections::HashMap;
 
 /// What becomes of the connection of a socket.
 enum Link {
@@ -18,6 +19,16 @@ enum Link {
     Broken,
 }
 
+/// The description of each socket.
+pub fn by_inode(table: &FdTableFacts) -> HashMap<u64, usize> {
+    table
+        .descriptions
+        .iter()
+        .enumerate()
+        .filter_map(|(i, d)| if let Detail::Unix(u) = &d.detail { Some((u.ino, i)) } else { None })
+        .collect()
+}
+
 pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFacts) -> Option<Object> {
     let link = link(p, index, facts);
     let Some(link) = link else {
@@ -25,7 +36,8 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFa
         if !stdio.is_empty() {
             return Some(p.inherit(&stdio, d, NONE));
         }
-        let to = if facts.remote.is_empty() { String::new() } else { format!(" ({})", name_text(&facts.remote)) };
+        let to =
+            if facts.remote.is_empty() { String::new() } else { format!(" ({})", name_text(&facts.remote)) };
         let text = format!(
             "{}: a unix socket connected to another process{to}; after restore the other end is closed",
             p.name(d)
@@ -58,7 +70,7 @@ fn link(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<Link> {
     match facts.peer {
         Peer::None => Some(Link::None),
         Peer::Gone => Some(Link::Broken),
-        Peer::Socket(ino) => match find(p, |u| u.ino == ino) {
+        Peer::Socket(ino) => match at(p, ino) {
             Some((other, u)) if !dgram || u.peer == Peer::Socket(facts.ino) => {
                 Some(if other == index { Link::Named } else { Link::Inside(other) })
             }
@@ -67,17 +79,21 @@ fn link(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<Link> {
         },
         Peer::Unknown if dgram && !facts.remote.is_empty() => Some(Link::Named),
         // A kernel without unix_diag: socketpair(2) makes both inodes one after the other.
-        Peer::Unknown => find(p, |u| {
-            u.peer == Peer::Unknown
-                && u.kind == facts.kind
-                && u.ino.abs_diff(facts.ino) == 1
-                && u.name.is_empty()
-                && facts.name.is_empty()
-                && u.remote.is_empty()
-                && facts.remote.is_empty()
-        })
-        .map(|(other, _)| Link::Inside(other)),
+        Peer::Unknown => [facts.ino.wrapping_sub(1), facts.ino.wrapping_add(1)]
+            .into_iter()
+            .filter_map(|ino| at(p, ino))
+            .find(|(_, u)| {
+                u.peer == Peer::Unknown
+                    && u.kind == facts.kind
+                    && [&u.name, &facts.name, &u.remote, &facts.remote].into_iter().all(Vec::is_empty)
+            })
+            .map(|(other, _)| Link::Inside(other)),
     }
+}
+
+fn at<'a>(p: &Planner<'a>, ino: u64) -> Option<(usize, &'a UnixFacts)> {
+    let index = *p.unix.get(&ino)?;
+    if let Detail::Unix(u) = &p.table.descriptions[index].detail { Some((index, u)) } else { None }
 }
 
 fn find<'a>(p: &Planner<'a>, test: impl Fn(&UnixFacts) -> bool) -> Option<(usize, &'a UnixFacts)> {
@@ -140,7 +156,8 @@ fn bind(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, r: &mut UnixSoc
         NameState::Replaced => {
             // A listener's connections show its name, too; they need no file.
             if !matches!(facts.peer, Peer::Socket(_)) {
-                let what = format!("{}: another socket has taken its path {}", p.name(d), name_text(&facts.name));
+                let what =
+                    format!("{}: another socket has taken its path {}", p.name(d), name_text(&facts.name));
                 p.refuse(what, "end the program that took it, before the dump");
             }
         }
