@@ -6,31 +6,42 @@
 //! `after-freeze` (all threads stopped), `after-scratch` (our memory is mapped in the target),
 //! `after-collect`, `after-plan`, `mid-write` (some extents written), `after-write`, `before-sync`,
 //! `before-rename`.
+//! Inside a system call that the target runs for us: `call-regs` (registers are set), `call-mask` (and
+//! all signals blocked), `call-entry`, `call-exit` (at these stops), `call-settled` (back at
+//! PTRACE_EVENT_STOP), `call-unmasked` (its signal mask is its own again). `name#3` is the third time
+//! that the place is passed; there are at least three calls, the first of which maps our memory.
 
 use anyhow::{Result, bail};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-static SETTING: OnceLock<Option<(String, bool)>> = OnceLock::new();
+struct Setting {
+    name: String,
+    kill: bool,
+    /// How often the place must still be passed.
+    left: AtomicU32,
+}
+
+static SETTING: OnceLock<Option<Setting>> = OnceLock::new();
 
 /// Fails, or does not return, if the environment says so.
 ///
 /// # Errors
 /// When this place is the one named by `CKPT_FAILPOINT`.
 pub fn hit(name: &str) -> Result<()> {
-    let setting = SETTING.get_or_init(|| {
-        let value = std::env::var("CKPT_FAILPOINT").ok()?;
-        Some(match value.strip_suffix("=kill") {
-            Some(name) => (name.to_owned(), true),
-            None => (value, false),
-        })
-    });
-    match setting {
-        Some((wanted, kill)) if wanted == name => {
-            if *kill {
-                crate::sys::process::kill(std::process::id() as i32, libc::SIGKILL);
-            }
-            bail!("fail point {name}")
-        }
-        _ => Ok(()),
+    let setting = SETTING.get_or_init(|| std::env::var("CKPT_FAILPOINT").ok().map(|v| parse(&v)));
+    let Some(setting) = setting.as_ref().filter(|s| s.name == name) else { return Ok(()) };
+    if setting.left.fetch_sub(1, Ordering::Relaxed) != 1 {
+        return Ok(());
     }
+    if setting.kill {
+        crate::sys::process::kill(std::process::id() as i32, libc::SIGKILL);
+    }
+    bail!("fail point {name}")
+}
+
+fn parse(value: &str) -> Setting {
+    let (rest, kill) = value.strip_suffix("=kill").map_or((value, false), |rest| (rest, true));
+    let (name, count) = rest.split_once('#').unwrap_or((rest, "1"));
+    Setting { name: name.into(), kill, left: AtomicU32::new(count.parse().unwrap_or(1)) }
 }

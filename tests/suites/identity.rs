@@ -340,7 +340,7 @@ fn mode_bits(t: &T) -> TestResult {
 
 fn readelf(t: &T) -> TestResult {
     ckpt_tests::need("readelf")?;
-    save(t, "mem_anon", &[])?;
+    save(t, "counter", &[])?;
     let output = Command::new("readelf").args(["-lSnW"]).arg(t.path("saved.ckpt")).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
