@@ -119,7 +119,7 @@ impl Scenarios {
 
     /// Waits for a sign of life, or fails as soon as the process ends.
     fn alive(&self, t: &T, proc: &mut Proc) -> TestResult {
-        t.write("ping", "")?;
+        t.tell("ping")?;
         t.wait_until("sign of life of the victim", || {
             proc.ensure_alive()?;
             Ok(t.path("pong").exists())

@@ -294,12 +294,18 @@ impl T {
 
     /// Tells the victim to verify and to end.
     pub fn go(&self) -> TestResult {
-        self.write("go", "").map(drop)
+        self.tell("go")
+    }
+
+    /// Creates an empty file in one step: a victim may take it away at once.
+    pub fn tell(&self, name: &str) -> TestResult {
+        let new = self.write(&format!(".{name}.new"), "")?;
+        Ok(std::fs::rename(new, self.path(name))?)
     }
 
     /// Waits for a sign of life of a victim in `wait_go()`.
     pub fn ping(&self) -> TestResult {
-        self.write("ping", "")?;
+        self.tell("ping")?;
         self.wait_file("pong")?;
         std::fs::remove_file(self.path("pong"))?;
         Ok(())

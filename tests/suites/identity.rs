@@ -64,7 +64,7 @@ fn save(t: &T, victim: &str, args: &[&str]) -> Result<i32, Error> {
 /// Runs its image until it shows a sign of life.
 fn run(t: &T, mode: &str) -> Result<Proc, Error> {
     let mut restored = t.restore("saved.ckpt").pid(mode).start()?;
-    t.write("ping", "")?;
+    t.tell("ping")?;
     t.wait_until("sign of life", || {
         restored.ensure_alive()?;
         Ok(t.path("pong").exists())

@@ -84,7 +84,7 @@ fn main() -> std::process::ExitCode {
 /// The target goes on as if nothing had been.
 fn unharmed(t: &T, mut victim: Proc) -> TestResult {
     ensure!(procfs::status(victim.pid(), "TracerPid").as_deref() == Some("0"), "the target is still traced");
-    t.write("ping", "")?;
+    t.tell("ping")?;
     t.wait_until("sign of life of the target", || {
         victim.ensure_alive()?;
         Ok(t.path("pong").exists())
@@ -204,6 +204,8 @@ fn vanished(t: &T) -> TestResult {
         match status.code() {
             // Too late: the image was complete before.
             Some(0) => std::fs::remove_file(t.path("saved.ckpt"))?,
+            // A zombie already when ckpt-dump looked first.
+            Some(7) if dump.stderr().contains("zombie") => {}
             Some(3) => ensure!(!t.path("saved.ckpt").exists(), "an image of a dead process"),
             _ => bail!("killed after {delay} ms: {status}\n{}", dump.stderr()),
         }
@@ -230,8 +232,10 @@ fn failpoints() -> Vec<String> {
 }
 
 fn fault(t: &T, name: &str, kill: bool) -> TestResult {
-    // After a kill some memory of ours may stay in the target, which mem_anon would notice.
-    let victim = t.victim(if kill { "thr_many" } else { "mem_anon" }).start()?;
+    // Where nothing can be run in the target any more, some memory of ours may stay there, which
+    // mem_anon would notice.
+    let lenient = kill || name.starts_with("call-");
+    let victim = t.victim(if lenient { "thr_many" } else { "mem_anon" }).start()?;
     let before = files(t)?;
     let value = if kill { format!("{name}=kill") } else { name.to_owned() };
     let dumped: Dumped = t.dump(victim.pid()).env("CKPT_FAILPOINT", value).run()?;
@@ -239,7 +243,11 @@ fn fault(t: &T, name: &str, kill: bool) -> TestResult {
         ensure!(dumped.code.is_none(), "it was not killed: {dumped:?}");
     } else {
         ensure!(matches!(dumped.code, Some(1..=7)), "exit status {:?}: {}", dumped.code, dumped.stderr);
-        ensure!(dumped.stderr.contains(name), "the message is {:?}", dumped.stderr);
+        ensure!(
+            dumped.stderr.contains(name.split('#').next().unwrap_or(name)),
+            "the message is {:?}",
+            dumped.stderr
+        );
     }
     let mut left = files(t)?;
     left.retain(|f| !before.contains(f) && !f.starts_with("dump1."));
