@@ -26,6 +26,8 @@ pub struct MemoryFacts {
     pub auxv: Vec<u8>,
     /// `/proc/PID/coredump_filter`.
     pub coredump_filter: u32,
+    /// mlockall(MCL_FUTURE), and whether with MCL_ONFAULT.
+    pub lock_future: Option<bool>,
 }
 
 /// One VMA.
@@ -55,13 +57,17 @@ pub struct VdsoFacts {
 /// When a file below `/proc/PID` cannot be read, or the target died.
 pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
     let pid = target.pid();
+    target.scratch()?;
     let path = format!("/proc/{pid}/smaps");
     let text = std::fs::read(&path).with_context(|| format!("reading {path}"))?;
     let shown = smaps::parse(&text).map_err(|e| anyhow!("{path}: {e}"))?;
     drop(text);
 
-    let mut facts = MemoryFacts { vdso: vdso(&shown), ..MemoryFacts::default() };
     let ours = target.scratch_range().unwrap_or(0..0);
+    // No call tells about mlockall(MCL_FUTURE), but our own mapping is new.
+    let future = shown.iter().find(|e| e.start == ours.start && e.has(b"lo"));
+    let lock_future = future.map(|e| e.has(b"lf") || e.rss < e.end - e.start);
+    let mut facts = MemoryFacts { vdso: vdso(&shown), lock_future, ..MemoryFacts::default() };
     let kept: Vec<smaps::Entry> =
         shown.into_iter().filter(|e| !is_kernels(e) && !ours.contains(&e.start)).collect();
     facts.vdso.code = vec![0; facts.vdso.len as usize];
@@ -100,7 +106,7 @@ fn vdso(entries: &[smaps::Entry]) -> VdsoFacts {
         (facts.addr, facts.len) = (code.start, code.end - code.start);
     }
     let data = || entries.iter().filter(|e| e.path.starts_with(b"[vvar"));
-    if let (Some(first), Some(last)) = (data().next(), data().last()) {
+    if let (Some(first), Some(last)) = (data().next(), data().next_back()) {
         (facts.vvar_addr, facts.vvar_len) = (first.start, last.end - first.start);
     }
     facts

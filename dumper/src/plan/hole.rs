@@ -123,7 +123,7 @@ mod tests {
             &[
                 vma(0x6_0000_0000, 0x8_0000_0000),
                 vma(0x8_0000_0000, 0x8_4000_0000),
-                vma(0x55_5500_0000_00, 0x55_5500_1000_00),
+                vma(0x5555_0000_0000, 0x5555_0010_0000),
             ],
             &[],
         );
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn terabytes_of_reservations_leave_the_largest_gap() {
         let vmas: Vec<Vma> =
-            (1..127).map(|i| vma(i << 40, ((i + 1) << 40) - (1 + (i * 7) % 50 << 30))).collect();
+            (1..127).map(|i| vma(i << 40, ((i + 1) << 40) - ((1 + (i * 7) % 50) << 30))).collect();
         let at = chosen(&vmas, &[]);
         let largest = vmas.iter().zip(&vmas[1..]).map(|(a, b)| b.start - a.end).max().unwrap();
         let after = vmas.iter().map(|v| v.start).filter(|s| *s > at).chain([HIGHEST]).min().unwrap();

@@ -52,7 +52,7 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
         auxv: builder.blob(&facts.auxv),
         exe,
         dumpable: task.process.dumpable,
-        flags: if task.process.thp_disable { mm_flags::THP_DISABLE } else { 0 },
+        flags: mm_flags_of(task),
         coredump_filter: facts.coredump_filter,
         vdso_addr: facts.vdso.addr,
         vdso_len: facts.vdso.len,
@@ -62,6 +62,16 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
     };
     builder.tables.mms.push(record);
     builder.tables.mms.len() as u32 - 1
+}
+
+fn mm_flags_of(task: &TaskFacts) -> u32 {
+    let thp = if task.process.thp_disable { mm_flags::THP_DISABLE } else { 0 };
+    let lock = match task.mm.lock_future {
+        None => 0,
+        Some(false) => mm_flags::LOCK_FUTURE,
+        Some(true) => mm_flags::LOCK_FUTURE | mm_flags::LOCK_FUTURE_ONFAULT,
+    };
+    thp | lock
 }
 
 const RESTART: &str = "dump it before it maps that, or make it unmap it";
@@ -338,5 +348,6 @@ fn contents_through_mappings(builder: &mut Builder, pid: i32, mapped: &[&Entry],
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 #[path = "memory_tests.rs"]
 mod tests;
