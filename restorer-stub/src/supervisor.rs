@@ -16,9 +16,10 @@ const SIGCHLD: i32 = 17;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
-/// Runs until the program ends. All signals are blocked and taken one by one. `init` is process 1 of
-/// the program's namespace, which ends with the program.
-pub fn run(ctx: &Ctx, program: i32, init: Option<i32>) -> ! {
+/// Runs until the program ends. All signals are blocked and taken one by one. `helper` is the
+/// namespace's init, or the process that would kill the program if we were killed: it ends with the
+/// program.
+pub fn run(ctx: &Ctx, program: i32, helper: Option<i32>) -> ! {
     loop {
         while let Ok(Some((pid, status))) = process::wait(program, __WALL | WNOHANG | WUNTRACED | WCONTINUED)
         {
@@ -26,10 +27,10 @@ pub fn run(ctx: &Ctx, program: i32, init: Option<i32>) -> ! {
                 continue;
             }
             if matches!(status, Wait::Exited(_) | Wait::Killed(_))
-                && let Some(init) = init
+                && let Some(helper) = helper
             {
-                let _ = process::kill(init, SIGKILL);
-                let _ = process::wait(init, __WALL);
+                let _ = process::kill(helper, SIGKILL);
+                let _ = process::wait(helper, __WALL);
             }
             follow(ctx, program, status);
         }

@@ -115,6 +115,11 @@ impl Shared {
         }
     }
 
+    /// Waits for the end of the process that traced.
+    pub fn wait_for_tracer_end(&self) {
+        self.tracer.wait_for(FAILED);
+    }
+
     /// The leader says that all is ready and waits for its registers, or for the tracer's end.
     pub fn hand_over(&self) -> ! {
         futex_set(&self.program.word, READY);

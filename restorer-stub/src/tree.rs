@@ -133,7 +133,22 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
         let _ = process::kill(program, SIGKILL);
         process::exit_group(EXIT_RESTORE_FAILED);
     }
-    supervise(ctx, program, None)
+    let guarding = process::fork(0, None).ok();
+    if guarding == Some(0) {
+        guard(ctx, program);
+    }
+    supervise(ctx, program, guarding)
+}
+
+/// Kills the program when the supervisor is killed, as `kill -9` of a job is meant. PR_SET_PDEATHSIG
+/// would do it without a process, but the program can see that one, and it has its own.
+fn guard(ctx: &Ctx, program: i32) -> ! {
+    let _ = fd::close_range(0, u32::MAX);
+    if let Ok(program) = process::pidfd_open(program) {
+        ctx.shared.wait_for_tracer_end();
+        let _ = process::pidfd_kill(program, SIGKILL);
+    }
+    process::exit_group(0)
 }
 
 /// Creates the child with the saved id, which becomes the program. SIGCHLD must not be ignored here.
@@ -234,12 +249,12 @@ fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
 }
 
 /// Stays in front of the program. Messages are still possible until it runs.
-fn supervise(ctx: &Ctx, program: i32, init: Option<i32>) -> ! {
+fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>) -> ! {
     if ctx.shared.resumed.load(Ordering::SeqCst) != 0 {
         let _ = fd::close_range(0, u32::MAX);
         report::set_descriptor(-1);
     }
-    supervisor::run(ctx, program, init)
+    supervisor::run(ctx, program, helper)
 }
 
 /// Process 1 of the namespace: mounts /proc, traces, then reaps orphans. Dies with the supervisor,

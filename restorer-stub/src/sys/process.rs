@@ -1,6 +1,6 @@
 //! Processes: ids, creation, waiting, attributes, credentials, limits.
 
-use super::{Errno, Result, plain, sys};
+use super::{Errno, Fd, Result, plain, sys};
 use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general::*;
 
@@ -23,6 +23,17 @@ pub fn exit_group(status: i32) -> ! {
 pub fn kill(pid: i32, signal: i32) -> Result<()> {
     // SAFETY: touches no memory.
     unsafe { sys!(__NR_kill, pid, signal) }.map(drop)
+}
+
+/// A descriptor of a process, which cannot come to mean another one.
+pub fn pidfd_open(pid: i32) -> Result<Fd> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_pidfd_open, pid, 0) }.map(|fd| Fd(fd as i32))
+}
+
+pub fn pidfd_kill(pidfd: Fd, signal: i32) -> Result<()> {
+    // SAFETY: no siginfo is passed.
+    unsafe { sys!(__NR_pidfd_send_signal, pidfd.0, signal, 0, 0) }.map(drop)
 }
 
 /// fork(2), by clone3 so that the child's id can be chosen: `Some(0)` in the child's place is the
