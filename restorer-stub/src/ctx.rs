@@ -33,8 +33,6 @@ pub struct Ctx {
     /// Path of the image as executed (AT_EXECFN), for messages.
     pub execfn: &'static [u8],
     pub page_size: u64,
-    /// AT_SYSINFO_EHDR: the vDSO of this exec, 0 where there is none.
-    pub vdso: usize,
     /// Who runs the image.
     pub caller: crate::creds::Caller,
     pub mode: AtomicU32,

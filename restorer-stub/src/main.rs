@@ -84,7 +84,6 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         tids: work.shared_slice(image.threads.len())?,
         execfn: initial.execfn,
         page_size: initial.page_size,
-        vdso: initial.vdso,
         caller: creds::Caller::read(work)?,
         mode: AtomicU32::new(0),
     })?;

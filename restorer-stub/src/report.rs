@@ -76,7 +76,6 @@ pub fn note(args: fmt::Arguments<'_>) {
 #[derive(Clone, Copy)]
 pub enum On {
     Nothing,
-    Text(&'static str),
     Bytes(&'static [u8]),
     Pid(i32),
     Fd(i32),
@@ -174,7 +173,6 @@ impl fmt::Display for On {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Nothing => Ok(()),
-            Self::Text(t) => write!(f, " {t}"),
             Self::Bytes(b) => write!(f, " {}", Printable(b)),
             Self::Pid(p) => write!(f, " {p}"),
             Self::Fd(n) => write!(f, " (fd {n})"),

@@ -58,6 +58,9 @@ fn follow(ctx: &Ctx, program: i32, status: Wait) {
     let ran = ctx.shared.resumed.load(Ordering::SeqCst) != 0;
     match status {
         Wait::Exited(_) if !ran => process::exit_group(EXIT_RESTORE_FAILED),
+        Wait::Killed(_) if !ran && ctx.shared.explained.load(Ordering::SeqCst) != 0 => {
+            process::exit_group(EXIT_RESTORE_FAILED)
+        }
         Wait::Killed(signal) if !ran => {
             say(format_args!("the process was killed by signal {signal} while it was being restored"));
             process::exit_group(EXIT_RESTORE_FAILED)

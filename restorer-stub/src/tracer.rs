@@ -44,7 +44,8 @@ pub struct Shared {
     /// stub: number and arguments.
     calls: [[AtomicU64; 7]; MAX_CALLS],
     call_count: AtomicU32,
-    unused: AtomicU32,
+    /// 1 when the tracer said why it gave up.
+    pub explained: AtomicU32,
 }
 
 const MAX_CALLS: usize = 8;

@@ -131,6 +131,7 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     if let Err(e) = traced {
         report::say(format_args!("{e}"));
         let _ = process::kill(program, SIGKILL);
+        let _ = process::wait(program, __WALL);
         process::exit_group(EXIT_RESTORE_FAILED);
     }
     let guarding = process::fork(0, None).ok();
@@ -267,6 +268,7 @@ fn run_init(ctx: &Ctx) -> ! {
     }
     close_all_but_messages();
     if let Err(e) = tracer::begin(ctx).and_then(|()| tracer::run(ctx)) {
+        ctx.shared.explained.store(1, Ordering::SeqCst);
         fail(e);
     }
     let _ = fd::close_range(0, u32::MAX);

@@ -30,8 +30,6 @@ pub struct Initial {
     pub args: &'static [u8],
     pub execfn: &'static [u8],
     pub page_size: u64,
-    /// AT_SYSINFO_EHDR.
-    pub vdso: usize,
     /// AT_SECURE: exec changed the credentials (set-user-ID, set-group-ID, file capabilities).
     pub secure: bool,
 }
@@ -40,7 +38,6 @@ const AT_NULL: u64 = 0;
 const AT_PAGESZ: u64 = 6;
 const AT_SECURE: u64 = 23;
 const AT_EXECFN: u64 = 31;
-const AT_SYSINFO_EHDR: u64 = 33;
 
 /// Copies what is needed from the kernel's stack.
 ///
@@ -57,15 +54,13 @@ pub unsafe fn read_stack(sp: usize, work: &super::work::Work) -> Result<Initial>
             at = at.add(1);
         }
         at = at.add(1);
-        let mut initial =
-            Initial { args: copy_args(argv, work)?, execfn: b"", page_size: 0, vdso: 0, secure: false };
+        let mut initial = Initial { args: copy_args(argv, work)?, execfn: b"", page_size: 0, secure: false };
         while at.read() != AT_NULL {
             let value = at.add(1).read();
             match at.read() {
                 AT_PAGESZ => initial.page_size = value,
                 AT_EXECFN => initial.execfn = copy_args(&[value], work)?.strip_suffix(b"\0").unwrap_or(b""),
                 AT_SECURE => initial.secure = value != 0,
-                AT_SYSINFO_EHDR => initial.vdso = value as usize,
                 _ => {}
             }
             at = at.add(2);

@@ -123,15 +123,6 @@ pub fn fstat(fd: Fd) -> Result<Stat> {
     Ok(stat)
 }
 
-/// Follows symbolic links.
-pub fn stat(path: &[u8]) -> Result<Stat> {
-    let path = CPath::new(path)?;
-    let mut stat = empty_stat();
-    // SAFETY: as `fstat`; `path` is NUL-terminated.
-    unsafe { sys!(__NR_newfstatat, AT_FDCWD, path.as_ptr(), &raw mut stat, 0) }?;
-    Ok(stat)
-}
-
 pub fn lseek(fd: Fd, offset: u64, whence: u32) -> Result<u64> {
     // SAFETY: touches no memory.
     unsafe { sys!(__NR_lseek, fd.0, offset, whence) }.map(|n| n as u64)

@@ -55,7 +55,8 @@ fn plain(nr: u32) -> isize {
 macro_rules! errnos {
     ($($name:ident = $value:literal $text:literal;)*) => {
         impl Errno {
-            $(pub const $name: Self = Self($value);)*
+            // A table: not every name is used as a constant.
+            $(#[allow(dead_code)] pub const $name: Self = Self($value);)*
             fn describe(self) -> Option<(&'static str, &'static str)> {
                 match self.0 {
                     $($value => Some((stringify!($name), $text)),)*
