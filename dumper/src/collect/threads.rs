@@ -95,7 +95,7 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
         tid,
         own_tid: proc::own_id(&status, "NSpid").unwrap_or(tid),
         name,
-        regs: *thread.regs(),
+        regs: thread.portable_regs(),
         xstate: raw::xstate(tid).context("reading its extended state")?,
         sigmask: thread.mask(),
         rseq: rseq(tid)?,

@@ -57,11 +57,12 @@ pub fn freeze(pid: i32) -> Result<Threads> {
             break;
         }
         crate::failpoint::hit("after-seize")?;
-        fresh.iter().for_each(Tracee::interrupt);
-        let deadline = Instant::now() + PATIENCE;
         for tracee in fresh {
             let tid = tracee.tid();
-            match tracee.stopped(deadline)? {
+            // One by one: `stopped` at once repairs what the stop did to the thread's system call,
+            // which nobody would should we be killed before.
+            tracee.interrupt();
+            match tracee.stopped(Instant::now() + PATIENCE)? {
                 Outcome::Stopped(tracee) => drop(stopped.insert(tid, tracee)),
                 Outcome::Gone => {}
                 Outcome::Busy(tracee) => busy.push(tracee),

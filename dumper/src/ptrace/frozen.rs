@@ -1,6 +1,7 @@
 //! A process with all of its threads stopped.
 
 use super::freeze;
+use super::gadget::Gadgets;
 use super::parachute;
 use super::remote::{Call, RemoteMemory, Scratch, Site};
 use super::restart;
@@ -23,23 +24,23 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 ///
 /// Should ckpt-dump be killed instead, the kernel detaches it: threads run on from where they are.
 /// They have their own registers and masks, except one thread at a time during an injected call
-/// (where [`parachute`] leads it back), and except while the scratch memory is being mapped and
-/// unmapped: two windows of some 20 us in one thread, which cannot be closed.
+/// (where [`parachute`] leads it back). Only in programs without the instructions that `gadget.rs` needs,
+/// or whose main thread runs on a stack of their own (Go), are there two windows of some 20 us that
+/// cannot be closed: while the scratch memory is being mapped and unmapped.
 #[derive(Debug)]
 pub struct Frozen {
     pid: i32,
     threads: Vec<Tracee<Stopped>>,
     pidfd: OwnedFd,
     memory: RemoteMemory,
-    /// A `syscall` instruction in the program.
-    instruction: Option<RemoteAddr>,
+    gadgets: Option<Gadgets>,
     scratch: Option<Mapped>,
     obstacles: Vec<Obstacle>,
     since: Instant,
 }
 
 /// Our mapping in the target.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Mapped {
     base: RemoteAddr,
     site: Site,
@@ -68,11 +69,23 @@ impl Frozen {
             Some(libc::ESRCH) => Failure::NoProcess(pid).into(),
             _ => anyhow!(e).context(format!("opening a pidfd of PID {pid}")),
         })?;
+        // While it still runs. If we may not, seizing it says so better.
+        let memory = RemoteMemory::open(pid);
+        let maps = proc::read(&format!("/proc/{pid}/maps")).unwrap_or_default();
+        let gadgets = memory.as_ref().ok().and_then(|m| Gadgets::find(m, &maps));
         let since = Instant::now();
         let freeze::Threads { stopped, obstacles } = freeze::freeze(pid)?;
-        let memory = RemoteMemory::open(pid)?;
-        let mut frozen =
-            Self { pid, threads: stopped, pidfd, memory, instruction: None, scratch: None, obstacles, since };
+        let mut frozen = Self {
+            pid,
+            threads: stopped,
+            pidfd,
+            // Again: it may have called execve meanwhile.
+            memory: RemoteMemory::open(pid)?,
+            gadgets,
+            scratch: None,
+            obstacles,
+            since,
+        };
         crate::failpoint::hit("after-freeze")?;
         frozen.check_injectable()?;
         frozen.correct()?;
@@ -128,6 +141,9 @@ impl Frozen {
         if !self.obstacles.is_empty() {
             return Ok(());
         }
+        for thread in &mut self.threads {
+            thread.find_original_call(&self.memory);
+        }
         self.leave_rseq_sections()?;
         self.requeue_signals()
     }
@@ -166,7 +182,7 @@ impl Frozen {
             if self.threads[i].take_signal()? {
                 let own = (self.own_id(self.pid)?, self.own_id(self.threads[i].tid())?);
                 let mapped = self.mapped()?;
-                self.threads[i].requeue_signal(&self.memory, mapped.site, own, data(mapped.base))?;
+                self.threads[i].requeue_signal(&self.memory, &mapped.site, own, data(mapped.base))?;
             }
         }
         Ok(())
@@ -224,7 +240,7 @@ impl Frozen {
         let site = self.mapped()?.site;
         let thread = self.threads.iter_mut().find(|t| t.tid() == tid);
         let thread = thread.with_context(|| format!("thread {tid} is not stopped by us"))?;
-        thread.run(&self.memory, site, calls)
+        thread.run(&self.memory, &site, calls)
     }
 
     /// Memory for arguments of calls: mapped in the target at first use, unmapped when it runs on.
@@ -238,38 +254,38 @@ impl Frozen {
     /// Where our memory is, if it is mapped: `/proc/PID/maps` shows it, the image must not.
     #[must_use]
     pub fn scratch_range(&self) -> Option<std::ops::Range<u64>> {
-        self.scratch.map(|m| m.base.0..m.base.0 + MAP_LEN)
+        self.scratch.as_ref().map(|m| m.base.0..m.base.0 + MAP_LEN)
     }
 
     fn mapped(&mut self) -> Result<Mapped> {
-        if let Some(mapped) = self.scratch {
-            return Ok(mapped);
+        if let Some(mapped) = &self.scratch {
+            return Ok(mapped.clone());
         }
         if let Some(obstacle) = self.obstacles.first() {
             bail!("{obstacle}");
         }
-        let instruction = Site::Bare(self.instruction()?);
-        let (base, executable) = self.map(instruction)?;
+        let bare = self.own_site()?;
+        let (base, executable) = self.map(&bare)?;
         let code = base;
         let frame = base.offset(CODE_LEN);
-        let site = if executable { Site::Parachute { code, frame } } else { instruction };
-        self.scratch = Some(Mapped { base, site });
+        let site = if executable { Site::Parachute { code, frame } } else { bare };
+        let mapped = Mapped { base, site };
+        self.scratch = Some(mapped.clone());
         if executable {
             self.memory.write(code, &parachute::CODE)?;
         }
         crate::failpoint::hit("after-scratch")?;
-        Ok(Mapped { base, site })
+        Ok(mapped)
     }
 
     /// Maps shared memory, which never merges with a mapping of the program. Tells whether the
     /// security policy let it be executable.
-    fn map(&mut self, site: Site) -> Result<(RemoteAddr, bool)> {
+    fn map(&mut self, site: &Site) -> Result<(RemoteAddr, bool)> {
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         for (prot, executable) in [(rw | libc::PROT_EXEC, true), (rw, false)] {
             let args = [0, MAP_LEN, prot as u64, flags as u64, u64::MAX, 0];
-            let thread = self.threads.iter_mut().find(|t| t.held_signal().is_none());
-            let thread = thread.context("no thread can run system calls for us")?;
+            let thread = self.threads.first_mut().context("no thread is stopped")?;
             let result = thread.run(&self.memory, site, &[Call::new(libc::SYS_mmap, &args)])?[0];
             match i32::try_from(-result) {
                 Ok(libc::EACCES | libc::EPERM) if executable => {}
@@ -290,37 +306,37 @@ impl Frozen {
     }
 
     fn unmap(&mut self) -> Result<()> {
-        let (Some(mapped), Some(instruction)) = (self.scratch, self.instruction) else { return Ok(()) };
+        let Some(mapped) = self.scratch.clone() else { return Ok(()) };
+        let site = self.own_site()?;
         let thread = self.threads.first_mut().context("no thread is stopped")?;
         let call = Call::new(libc::SYS_munmap, &[mapped.base.0, MAP_LEN]);
-        thread.run(&self.memory, Site::Bare(instruction), &[call])?;
+        thread.run(&self.memory, &site, &[call])?;
         self.scratch = None;
         Ok(())
     }
 
-    /// A `syscall` instruction: where a thread waits in one, else in the vDSO, else anywhere.
-    fn instruction(&mut self) -> Result<RemoteAddr> {
-        if let Some(addr) = self.instruction {
-            return Ok(addr);
+    /// Where the leader can run calls without memory of ours: if possible with a way back.
+    fn own_site(&self) -> Result<Site> {
+        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
+        let stack = proc::mapping(&maps, "[stack]");
+        match (self.gadgets.filter(|g| g.verify(&self.memory)), stack) {
+            (Some(gadgets), Some(stack)) => Ok(Site::Stack(gadgets, stack)),
+            _ => Ok(Site::Bare(self.instruction(&maps)?)),
         }
+    }
+
+    /// A `syscall` instruction: where a thread waits in one, else in the vDSO, else anywhere.
+    fn instruction(&self, maps: &str) -> Result<RemoteAddr> {
         let waiting = self.threads.iter().filter(|t| restart::in_syscall(t.regs()));
         let mut candidates = waiting.map(|t| RemoteAddr(t.regs().rip.wrapping_sub(2)));
         let here = candidates.find(|addr| {
             let mut code = [0; 2];
             self.memory.read(*addr, &mut code).is_ok() && code == SYSCALL
         });
-        let found = match here {
-            Some(addr) => addr,
-            None => self.search_instruction()?,
-        };
-        self.instruction = Some(found);
-        Ok(found)
-    }
-
-    fn search_instruction(&self) -> Result<RemoteAddr> {
-        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
-        let vdso = proc::mapping(&maps, "[vdso]");
-        for range in vdso.into_iter().chain(proc::executable_mappings(&maps)) {
+        if let Some(addr) = here {
+            return Ok(addr);
+        }
+        for range in proc::mapping(maps, "[vdso]").into_iter().chain(proc::executable_mappings(maps)) {
             let mut start = range.start;
             while start < range.end {
                 let mut code = vec![0; (range.end - start).min(1 << 20) as usize];

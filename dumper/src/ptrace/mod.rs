@@ -3,6 +3,7 @@
 
 mod freeze;
 mod frozen;
+mod gadget;
 pub mod parachute;
 pub mod raw;
 mod remote;

@@ -47,7 +47,9 @@ pub const FRAME_LEN: u64 = 28 << 10;
 /// Where `rsp` must be for rt_sigreturn, relative to the frame: behind the return address.
 pub const FRAME_SP: u64 = 8;
 
-const XSTATE_AT: usize = 512;
+/// Where the extended state is in a frame, and where the pointer to it is.
+pub const XSTATE_AT: usize = 512;
+pub const FPSTATE_POINTER: usize = 48 + 23 * 8;
 const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;

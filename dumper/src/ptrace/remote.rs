@@ -1,8 +1,10 @@
 //! System calls that the target runs for us, and its memory.
 
 use super::RemoteAddr;
+use super::gadget::Gadgets;
 use anyhow::{Context, Result};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// One system call: its number and arguments.
@@ -31,11 +33,13 @@ pub struct Scratch {
 }
 
 /// Where a call is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Site {
     /// A `syscall` instruction of the program. Should we die during the call, the thread goes on
     /// behind that instruction with wrong registers.
     Bare(RemoteAddr),
+    /// The program's code, with a way back on the thread's stack, which is in this mapping.
+    Stack(Gadgets, Range<u64>),
     /// Our own code, with a way back; see [`super::parachute`].
     Parachute { code: RemoteAddr, frame: RemoteAddr },
 }

@@ -10,6 +10,9 @@ pub const ERESTARTSYS: i64 = -512;
 pub const ERESTARTNOINTR: i64 = -513;
 pub const ERESTARTNOHAND: i64 = -514;
 pub const ERESTART_RESTARTBLOCK: i64 = -516;
+/// Calls that set a restart block when interrupted (`restart_block.fn` in the kernel's source).
+const WITH_RESTART_BLOCK: [i64; 4] =
+    [libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_poll, libc::SYS_futex];
 /// Not in the libc crate for glibc.
 const SYS_IO_PGETEVENTS: i64 = 333;
 const EINTR: i64 = -(libc::EINTR as i64);
@@ -73,6 +76,45 @@ pub fn undo_our_eintr(regs: &mut Regs) -> bool {
     ours
 }
 
+/// Whether this is a call that was interrupted before: the kernel then replaced its number by that of
+/// restart_syscall(2).
+#[must_use]
+pub fn number_is_lost(regs: &Regs) -> bool {
+    is_restarting(regs) && regs.orig_rax as i64 == libc::SYS_restart_syscall
+}
+
+/// What a thread was originally calling, if [`number_is_lost`]: restart_syscall(2) works only where
+/// the kernel still has its restart block. Few calls use that. `before` is the code that ends at the
+/// `syscall` instruction, which mostly loads the number; else the arguments tell. `is_address` tells
+/// whether memory can be read there.
+#[must_use]
+pub fn original_call(regs: &Regs, before: &[u8], is_address: impl Fn(u64) -> bool) -> i64 {
+    let loaded = |at: usize| {
+        let number = match &before[at..] {
+            // mov eax, imm32; mov rax, imm32
+            [0xb8, n @ ..] | [0x48, 0xc7, 0xc0, n @ ..] if n.len() >= 4 => {
+                i64::from(u32::from_le_bytes([n[0], n[1], n[2], n[3]]))
+            }
+            _ => return None,
+        };
+        WITH_RESTART_BLOCK.contains(&number).then_some(number)
+    };
+    if let Some(number) = (0..before.len()).rev().find_map(loaded) {
+        return number;
+    }
+    const FUTEX_WAITS: [u64; 2] = [libc::FUTEX_WAIT as u64, libc::FUTEX_WAIT_BITSET as u64];
+    let futex_op = regs.rsi & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u64;
+    if !is_address(regs.rdi) {
+        // clock_nanosleep(clock, flags, request, ...), or poll(NULL, 0, timeout).
+        return if is_address(regs.rdx) { libc::SYS_clock_nanosleep } else { libc::SYS_poll };
+    }
+    if FUTEX_WAITS.contains(&futex_op) && is_address(regs.r10) {
+        return libc::SYS_futex;
+    }
+    // nanosleep(request, remaining or NULL), or poll(fds, count, timeout).
+    if regs.rsi == 0 || is_address(regs.rsi) { libc::SYS_nanosleep } else { libc::SYS_poll }
+}
+
 /// Registers for the image. The kernel's restart block (remaining time of a sleep) cannot be
 /// recreated by anyone: -ERESTART_RESTARTBLOCK becomes -ERESTARTNOHAND, which issues the original
 /// call again if no handler runs, and gives EINTR if one does, as the original would.
@@ -128,6 +170,26 @@ mod tests {
         assert_eq!(for_image(&nanosleep).rip, 0x1002);
         // In user mode -516 is just a number.
         assert_eq!(for_image(&at(-1, ERESTART_RESTARTBLOCK)).rax as i64, ERESTART_RESTARTBLOCK);
+    }
+
+    #[test]
+    fn the_number_behind_restart_syscall() {
+        let readable = |addr: u64| (0x10_0000..0x20_0000).contains(&addr);
+        let call = |rdi, rsi, rdx, r10, code: &[u8]| {
+            let regs = Regs { rdi, rsi, rdx, r10, ..at(libc::SYS_restart_syscall, ERESTART_RESTARTBLOCK) };
+            assert!(number_is_lost(&regs));
+            original_call(&regs, code, readable)
+        };
+        let p = 0x10_0000;
+        assert_eq!(call(0, 0, p, p, &[0x90, 0xb8, 0xe6, 0, 0, 0]), libc::SYS_clock_nanosleep);
+        assert_eq!(call(p, 1, 5, 0, &[0x48, 0xc7, 0xc0, 7, 0, 0, 0, 0x90]), libc::SYS_poll);
+        assert_eq!(call(p, 128, 5, p, &[0xb8, 1, 0, 0, 0]), libc::SYS_futex);
+        assert_eq!(call(p, 0x189, 5, p, &[]), libc::SYS_futex);
+        assert_eq!(call(1, 0, p, 0, &[]), libc::SYS_clock_nanosleep);
+        assert_eq!(call(0, 0, 2000, 0, &[]), libc::SYS_poll);
+        assert_eq!(call(p, 3, 2000, 0, &[]), libc::SYS_poll);
+        assert_eq!(call(p, p, 0, 0, &[]), libc::SYS_nanosleep);
+        assert_eq!(call(p, 0, 0, 0, &[]), libc::SYS_nanosleep);
     }
 
     #[test]

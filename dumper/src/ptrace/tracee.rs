@@ -39,6 +39,8 @@ pub struct Stopped {
     /// Runs 32-bit code; `regs` are not known.
     compat: bool,
     group_stop: Option<i32>,
+    /// What it calls, where the kernel only knows "restart_syscall"; see [`restart::original_call`].
+    original_call: Option<i64>,
     /// A signal that a stop of ours took from the queue, and that must be sent again.
     owed: Option<[u8; raw::SIGINFO_LEN]>,
     /// A SIGSTOP was taken from the queue by a stop of ours and must be sent again.
@@ -154,6 +156,7 @@ impl Tracee<Running> {
             at,
             compat: false,
             group_stop,
+            original_call: None,
             owed: None,
             owes_sigstop: false,
         };
@@ -220,7 +223,9 @@ impl Stopped {
     fn restore(&mut self, tid: i32) -> Result<(), Trouble> {
         if self.dirty {
             self.settle(tid)?;
+            fail("call-settled")?;
             raw::set_sigmask(tid, self.mask)?;
+            fail("call-unmasked")?;
             raw::set_regs(tid, &self.regs)?;
             self.dirty = false;
         }
@@ -295,6 +300,28 @@ impl Tracee<Stopped> {
         &self.state().regs
     }
 
+    /// As [`Self::regs`], but `orig_rax` is the call that the program made, even where the kernel only
+    /// knows that it is to be restarted: registers for where its restart block does not exist.
+    #[must_use]
+    pub fn portable_regs(&self) -> Regs {
+        let regs = self.regs();
+        Regs { orig_rax: self.state().original_call.map_or(regs.orig_rax, |nr| nr as u64), ..*regs }
+    }
+
+    /// Finds out what [`Self::portable_regs`] needs.
+    pub fn find_original_call(&mut self, memory: &RemoteMemory) {
+        let regs = *self.regs();
+        if !restart::number_is_lost(&regs) {
+            return;
+        }
+        let mut before = [0; 24];
+        let code = RemoteAddr(regs.rip.wrapping_sub(2 + before.len() as u64));
+        // Unreadable code tells nothing; then the arguments must.
+        let _ = memory.read(code, &mut before);
+        let is_address = |addr| memory.word(RemoteAddr(addr)).is_some();
+        self.state_mut().original_call = Some(restart::original_call(&regs, &before, is_address));
+    }
+
     /// Blocked signals.
     #[must_use]
     pub fn mask(&self) -> u64 {
@@ -340,25 +367,38 @@ impl Tracee<Stopped> {
         }
     }
 
+    fn xstate(&self) -> Result<Vec<u8>> {
+        raw::xstate(self.tid).map_err(|e| self.failed(e.into(), "reading its extended state"))
+    }
+
     /// Runs system calls in the thread, one after the other; results as the kernel returns them.
     ///
     /// # Errors
     /// When the thread died, or did not come back from a call.
-    pub fn run(&mut self, memory: &RemoteMemory, site: Site, calls: &[Call]) -> Result<Vec<i64>> {
+    pub fn run(&mut self, memory: &RemoteMemory, site: &Site, calls: &[Call]) -> Result<Vec<i64>> {
         let tid = self.tid;
         if self.state().compat || self.state().at != At::Event {
             bail!("thread {tid} is not in a state in which it can run system calls for us");
         }
         let mut base = *self.regs();
         base.orig_rax = u64::MAX;
+        let mut on_stack = None;
         match site {
             Site::Bare(instruction) => base.rip = instruction.0,
             Site::Parachute { code, frame } => {
-                let xstate = raw::xstate(tid).map_err(|e| self.failed(e.into(), "reading its FPU state"))?;
-                let bytes = parachute::frame(frame.0, self.regs(), self.mask(), &xstate);
-                memory.write(frame, &bytes)?;
+                let bytes = parachute::frame(frame.0, &self.portable_regs(), self.mask(), &self.xstate()?);
+                memory.write(*frame, &bytes)?;
                 base.rip = code.0;
                 base.rsp = frame.0 + parachute::FRAME_SP;
+            }
+            Site::Stack(gadgets, stack) => {
+                let laid = gadgets.lay(&self.portable_regs(), self.mask(), &self.xstate()?, stack);
+                let written = laid.and_then(|laid| Some((laid.write(memory).ok()?, laid)));
+                match &written {
+                    Some((_, laid)) => base = laid.regs,
+                    None => base.rip = gadgets.call.0,
+                }
+                on_stack = written;
             }
         }
         let state = self.state_mut();
@@ -366,6 +406,9 @@ impl Tracee<Stopped> {
         let restored = state.restore(tid);
         let pid = self.pid;
         self.state_mut().pay_sigstop(pid);
+        if let (Some((before, laid)), Ok(())) = (on_stack, &restored) {
+            memory.write(laid.addr, &before)?;
+        }
         let doing = "a system call that it ran for us";
         let results = outcome.map_err(|t| self.failed(t, doing))?;
         restored.map_err(|t| self.failed(t, doing))?;
@@ -404,7 +447,7 @@ impl Tracee<Stopped> {
     pub fn requeue_signal(
         &mut self,
         memory: &RemoteMemory,
-        site: Site,
+        site: &Site,
         own: (i32, i32),
         buffer: RemoteAddr,
     ) -> Result<()> {
@@ -442,6 +485,10 @@ fn signal_of(info: &[u8; raw::SIGINFO_LEN]) -> i32 {
     i32::from_le_bytes([info[0], info[1], info[2], info[3]])
 }
 
+fn fail(point: &str) -> Result<(), Trouble> {
+    crate::failpoint::hit(point).map_err(|e| Trouble::Io(io::Error::other(e)))
+}
+
 fn run_calls(state: &mut Stopped, tid: i32, base: &Regs, calls: &[Call]) -> Result<Vec<i64>, Trouble> {
     let all_blocked = u64::MAX;
     let mut results = Vec::with_capacity(calls.len());
@@ -451,10 +498,14 @@ fn run_calls(state: &mut Stopped, tid: i32, base: &Regs, calls: &[Call]) -> Resu
         raw::set_regs(tid, &Regs { rax: call.number as u64, rdi, rsi, rdx, r10, r8, r9, ..*base })?;
         if i == 0 {
             // After the registers: should we die in between, the parachute knows the real mask.
+            fail("call-regs")?;
             raw::set_sigmask(tid, all_blocked)?;
+            fail("call-mask")?;
         }
         state.run_to_syscall_stop(tid)?;
+        fail("call-entry")?;
         state.run_to_syscall_stop(tid)?;
+        fail("call-exit")?;
         results.push(raw::rax(tid)?);
     }
     Ok(results)
