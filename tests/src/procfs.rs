@@ -55,6 +55,12 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
+/// The restored program: the process itself, or the one below its supervisor.
+pub fn program(pid: i32) -> i32 {
+    let below = descendants(pid);
+    below.into_iter().find(|&p| comm(p).as_deref() != Some("ckpt-init")).unwrap_or(pid)
+}
+
 /// Processes in a process group. Zombies too, but those that only wait for init to reap them: some take
 /// their time.
 pub fn group(pgid: i32) -> Vec<i32> {

@@ -180,7 +180,9 @@ fn missing_feature(t: &T) -> TestResult {
     saved.bytes[saved.meta.clone()].copy_from_slice(&region);
     let text = refused(t, "AMX needed", &saved.bytes)?;
     ensure!(text.contains("amx_tile") && text.contains("--ignore-cpu"), "{text}");
-    Ok(())
+    let mut restored = t.restore("damaged.ckpt").arg("--ignore-cpu").start()?;
+    restored.expect_exit(0)?;
+    t.expect_ok()
 }
 
 /// A set-user-ID image would lend its owner's rights to whoever controls its arguments.
