@@ -60,7 +60,8 @@ crate::records! {
         pub name: Span,
         /// Extents (addresses) that differ from what the mapping shows when fresh: always laid over.
         pub dirty: Range,
-        /// Extents (addresses) embedding the file's own bytes: used only where the file is missing.
+        /// Extents (addresses) embedding the file's own bytes, without those under `dirty`: used only
+        /// where the file is missing or different. Of shared mappings only for those never writable.
         pub embedded: Range,
         /// Protection key of the VMA (PKRU), 0 by default.
         pub pkey: u32,
