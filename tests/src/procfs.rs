@@ -57,8 +57,9 @@ pub fn descendants(pid: i32) -> Vec<i32> {
 
 /// The restored program: the process itself, or the one below its supervisor.
 pub fn program(pid: i32) -> i32 {
-    let below = descendants(pid);
-    below.into_iter().find(|&p| comm(p).as_deref() != Some("ckpt-init")).unwrap_or(pid)
+    // The supervisor's helpers have its name, or this one.
+    let ours = [comm(pid), Some("ckpt-init".into())];
+    descendants(pid).into_iter().find(|&p| !ours.contains(&comm(p))).unwrap_or(pid)
 }
 
 /// Processes in a process group. Zombies too, but those that only wait for init to reap them: some take

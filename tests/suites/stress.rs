@@ -22,6 +22,11 @@ fn main() -> std::process::ExitCode {
         }
         suite.test(format!("{kind}::unharmed"), move |t| unharmed(t, kind));
         for mode in ["new", "same", "ns"] {
+            if (kind, mode) == ("signals", "new") {
+                // Sending to itself it has its old pid in a register now and then: the reason why
+                // `auto` does not give other ids to several threads.
+                continue;
+            }
             suite.test(format!("{kind}::{mode}"), move |t| generations(t, kind, mode));
         }
         suite.test_as(Who::User, format!("{kind}::user"), move |t| generations(t, kind, "auto"));
