@@ -135,9 +135,10 @@ fn own_note(out: &mut Vec<u8>, note: NoteType, desc: &[u8]) -> usize {
 pub fn upper_bound(t: &Tables) -> u64 {
     let table_bytes: usize = tables(t).iter().map(|(_, bytes, _)| bytes.len() + 64).sum();
     let extents: u64 = t.extents.iter().map(max_extents).sum();
-    let threads = t.threads.len() as u64;
-    // Standard notes: registers, the extended state a second time, NT_FILE with all the paths.
-    let standard = 4096 + threads * 1024 + 2 * t.blobs.len() as u64 + t.vmas.len() as u64 * 64;
+    // Standard notes: registers and extended state of each thread (blobs are shared where they are
+    // equal, notes are not), NT_FILE with all the paths.
+    let threads: u64 = t.threads.iter().map(|thread| thread.xstate.len + 1024).sum();
+    let standard = 4096 + threads + 2 * t.blobs.len() as u64 + t.vmas.len() as u64 * 64;
     let paths: u64 =
         t.vmas.iter().filter_map(|v| t.files.get(v.file as usize)).map(|file| file.path.len + 1).sum();
     let header = (size_of::<Header>() + 32 * size_of::<DirEntry>()) as u64;
@@ -183,6 +184,15 @@ mod tests {
         assert_eq!(image.text(image.header.host), "a path");
         assert_eq!(image.header.meta_len, bytes.len() as u64);
         assert!(bytes.len() as u64 <= upper_bound(&sample()));
+
+        // A thousand threads that share one blob.
+        let mut many = sample();
+        many.blobs.resize(8192, 1);
+        many.threads = vec![Thread { xstate: Span { offset: 0, len: 8192 }, ..Default::default() }; 1000];
+        many.tasks[0].threads = Range { first: 0, count: 1000 };
+        let notes = crate::core_notes::core_notes(&many, 0, Span::default());
+        let bytes = Metadata::new(&many, &[], &notes).finish(Header::default());
+        assert!(bytes.len() as u64 <= upper_bound(&many));
     }
 
     #[test]
