@@ -15,9 +15,10 @@ struct maps {
 };
 
 // Flags are two letters: a set of them as a bit mask of letter pairs would need 676 bits; a sum of
-// mixed values is enough to compare. "sd" (soft-dirty) is not a property of the VMA.
+// mixed values is enough to compare. "sd" (soft-dirty) is not a property of the VMA; "dw" (deny-write,
+// until 5.14) only execve can set.
 static void add_flag(struct vma *v, const char *two) {
-    if (memcmp(two, "sd", 2) == 0) return;
+    if (memcmp(two, "sd", 2) == 0 || memcmp(two, "dw", 2) == 0) return;
     uint64_t h = mix((uint64_t)two[0] << 8 | (uint64_t)two[1]);
     v->flags[0] += h;
     v->flags[1] ^= h * 31;
@@ -37,6 +38,18 @@ static void maps_line(struct maps *m, char *line) {
         if (m->count == MAX_VMAS) fail("more than %d VMAs", MAX_VMAS);
         m->vma[m->count++] = v;
     }
+}
+
+// Leaves what does not depend on the kernel and the file system.
+static void maps_portable(struct maps *m) {
+    int to = 0;
+    for (int i = 0; i < m->count; i++) {
+        struct vma v = m->vma[i];
+        if (strncmp(v.name, "[v", 2) == 0) continue;
+        v.ino = !!v.ino, v.flags[0] = v.flags[1] = 0, strcpy(v.dev, "-");
+        m->vma[to++] = v;
+    }
+    m->count = to;
 }
 
 // Without stdio, which would change the map.
@@ -100,6 +113,7 @@ static void maps_show(const char *what, const struct vma *v) {
 // Also fails when VMAs were split that were one, though each part is right.
 __attribute__((noinline)) static void maps_check(void) {
     maps_read(&maps_after);
+    if (moved()) maps_portable(&maps_before), maps_portable(&maps_after);
     int raw_before = maps_before.count, raw_after = maps_after.count;
     maps_merge(&maps_before);
     maps_merge(&maps_after);

@@ -44,7 +44,7 @@ __attribute__((unused)) static const char *in_dir(const char *name) {
 
 // Creates a file of CKPT_DIR in one step, so that a reader sees all of it or nothing.
 static void put(const char *name, const char *text) {
-    char tmp[PATH_MAX], path[PATH_MAX];
+    char tmp[PATH_MAX + 20], path[PATH_MAX];
     snprintf(path, sizeof path, "%s", in_dir(name));
     snprintf(tmp, sizeof tmp, "%s.%d", path, (int)gettid());
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -118,6 +118,12 @@ __attribute__((unused, noinline)) static void wait_go(void) {
         struct timespec ms = {0, 1000000};
         if (nanosleep(&ms, NULL) && errno != EINTR) fail("nanosleep: %s", strerror(errno));
     }
+}
+
+// Whether the image went on another machine, where what the kernel decides may differ: inodes, the vDSO's
+// size, the time since the boot.
+__attribute__((unused)) static bool moved(void) {
+    return access(in_dir("moved"), F_OK) == 0;
 }
 
 // The victim's last words: all is well.

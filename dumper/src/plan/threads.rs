@@ -50,7 +50,8 @@ pub fn plan(builder: &mut Builder, thread: &ThreadFacts, task: u32) {
         sched_priority: sched.priority,
         sched_util_min: sched.util_min,
         sched_util_max: sched.util_max,
-        ioprio: thread.ioprio,
+        // Without a class there is no level; 5.10 shows one, but refuses to set it (ioprio_set(2)).
+        ioprio: if thread.ioprio >> 13 == 0 { 0 } else { thread.ioprio },
         sched_flags: sched.flags,
         sched_runtime: sched.runtime,
         sched_deadline: sched.deadline,

@@ -85,6 +85,11 @@ fn attribute(entry: &mut Entry, line: &[u8]) -> Option<()> {
         b"ProtectionKey" => entry.pkey = decimal(value)?.0 as u32,
         b"VmFlags" => {
             entry.flags = value.split(|&b| b == b' ').filter_map(|f| f.try_into().ok()).collect();
+            // Before 6.12 VM_LOCKONFAULT has no letters (fs/proc/task_mmu.c), and it is the only such
+            // flag that a locked VMA has.
+            if entry.has(b"lo") && entry.has(b"??") {
+                entry.flags.push(*b"lf");
+            }
         }
         _ => {}
     }
