@@ -4,7 +4,7 @@ mod cli;
 
 use ckpt_dump::dump::{self, Outcome, Refusal, Request};
 use ckpt_dump::error::exit_code;
-use ckpt_dump::plan::Options;
+use ckpt_dump::plan::{ALLOW_KINDS, Options};
 use ckpt_dump::ptrace::Fate;
 use ckpt_dump::report;
 use ckpt_dump::sys::signals;
@@ -64,7 +64,9 @@ fn run(cli: &Cli) -> i32 {
 
 fn succeeded(cli: &Cli, outcome: &Outcome) {
     for loss in &outcome.losses {
-        eprintln!("ckpt-dump: PID {} {}; not in the image (--allow {})", outcome.pid, loss.text, loss.kind);
+        let asked = ALLOW_KINDS.iter().any(|(kind, _)| *kind == loss.kind);
+        let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
+        eprintln!("ckpt-dump: PID {} {}; not in the image{option}", outcome.pid, loss.text);
     }
     if cli.json {
         println!("{}", serde_json::to_string(outcome).unwrap_or_default());

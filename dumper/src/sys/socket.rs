@@ -56,7 +56,11 @@ pub fn has_filter(fd: BorrowedFd<'_>) -> bool {
             &raw mut len,
         )
     };
-    result == 0 && len > 0
+    match result {
+        0 => len > 0,
+        // An eBPF program, which cannot be read back.
+        _ => Error::last_os_error().raw_os_error() == Some(libc::EACCES),
+    }
 }
 
 type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;

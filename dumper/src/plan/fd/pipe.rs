@@ -37,6 +37,7 @@ pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object>
         if let Some(lowest) = stdio.iter().min() {
             let own = p.stdio_of(index);
             let numbers = if own.is_empty() { vec![*lowest] } else { own };
+            lost_input(p, d, &ends);
             return Some(p.inherit(&numbers, d, NONE));
         }
         let text = format!(
@@ -54,6 +55,15 @@ pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object>
         p.b.tables.objects[p.object_of(first) as usize].inner
     };
     Some(Object { kind: ObjectKind::PipeEnd as u32, inner, ..Object::default() })
+}
+
+/// What waits in a pipe whose writer is outside stays outside.
+fn lost_input(p: &mut Planner<'_>, d: &Description, ends: &[(usize, &Description, &PipeFacts)]) {
+    let data = ends.iter().find_map(|(_, _, facts)| facts.data.as_ref());
+    let waiting: usize = data.map_or(0, |data| data.messages.iter().map(Vec::len).sum());
+    if waiting > 0 {
+        p.note("unread-input", &format!("{}: {waiting} bytes from outside that were not read", p.name(d)));
+    }
 }
 
 fn add_pipe(p: &mut Planner<'_>, ends: &[(usize, &Description, &PipeFacts)]) -> u32 {
