@@ -102,8 +102,8 @@ impl Frozen {
         for thread in &self.threads {
             let tid = thread.tid();
             if thread.is_compat() {
-                add(format!("thread {tid}: runs 32-bit code"), "only 64-bit programs can be saved");
-                continue;
+                let why = format!("thread {tid} runs 32-bit code, only 64-bit programs can be saved");
+                return Err(Failure::WrongKind { pid, name: proc::name(pid), why }.into());
             }
             let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
             if proc::field(&status, "Seccomp").is_some_and(|s| s != "0") {
@@ -265,7 +265,10 @@ impl Frozen {
             bail!("{obstacle}");
         }
         let bare = self.own_site()?;
-        let (base, executable) = self.map(&bare)?;
+        let (base, executable) = match self.left_behind()? {
+            Some(base) => (base, true),
+            None => self.map(&bare)?,
+        };
         let code = base;
         let frame = base.offset(CODE_LEN);
         let site = if executable { Site::Parachute { code, frame } } else { bare };
@@ -276,6 +279,19 @@ impl Frozen {
         }
         crate::failpoint::hit("after-scratch")?;
         Ok(mapped)
+    }
+
+    /// Our mapping as a ckpt-dump that was killed left it: used again, and unmapped at last.
+    fn left_behind(&self) -> Result<Option<RemoteAddr>> {
+        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
+        let ours = |range: &std::ops::Range<u64>| {
+            let mut code = parachute::CODE;
+            code.fill(0);
+            range.end - range.start == MAP_LEN
+                && self.memory.read(RemoteAddr(range.start), &mut code).is_ok()
+                && code == parachute::CODE
+        };
+        Ok(proc::executable_mappings(&maps).find(ours).map(|range| RemoteAddr(range.start)))
     }
 
     /// Maps shared memory, which never merges with a mapping of the program. Tells whether the
