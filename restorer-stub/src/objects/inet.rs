@@ -1,7 +1,7 @@
 //! TCP and UDP sockets.
 
 use super::{Objects, socket as options};
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, On, Result, note, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
 use ckpt_format::Object;
 use ckpt_format::fd::socket::{InetSocket, socket_state};
@@ -76,7 +76,7 @@ fn bind(o: &Objects, fd: Fd, saved: &InetSocket) -> Result<()> {
             Errno::EACCES => "ports below 1024 need CAP_NET_BIND_SERVICE",
             _ => "",
         };
-        note(format_args!("the address of the socket is {}", Address(local)));
+        say(format_args!("the address of the socket is {}", Address(local)));
         Error::os("cannot bind the socket")(e).remedy(remedy)
     })
 }

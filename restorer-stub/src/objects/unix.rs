@@ -1,7 +1,7 @@
 //! Unix sockets.
 
 use super::{Objects, messages, socket as options};
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, On, Result, note, say};
 use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
@@ -208,7 +208,7 @@ fn bind(o: &Objects, saved: &UnixSocket, fd: Fd) -> Result<()> {
             Errno::ENOENT => "make its folder",
             _ => "",
         };
-        note(format_args!("the name of the socket is {}", crate::report::Printable(name)));
+        say(format_args!("the name of the socket is {}", crate::report::Printable(name)));
         Error::os("cannot bind the unix socket")(e).remedy(remedy)
     })?;
     if is_path {
