@@ -18,11 +18,27 @@ fn main() -> std::process::ExitCode {
     suite.victim("fd_epoll", plain().pids(&["ns"]));
     suite.victim("fd_socket", plain());
     suite.victim("fd_socketpair", plain());
+    suite.victim("fd_unix", plain());
+    suite.victim("fd_numbers", plain());
+    suite.victim("fd_many", plain());
+    suite.test("tcp_connection_given_up", tcp_given_up);
     suite.test("log_that_has_grown", log_grown);
     suite.test("log_that_is_shorter", |t| log_changed(t, |t| t.write("log.txt", "short").map(drop)));
     suite.test("log_that_is_gone", |t| log_changed(t, |t| Ok(fs::remove_file(t.path("log.txt"))?)));
     suite.test("log_that_is_gone_elsewhere_by_fd", log_by_fd);
     suite.run()
+}
+
+/// Refused by default, with the option; with it, reset.
+fn tcp_given_up(t: &T) -> TestResult {
+    let mut victim = t.victim("fd_tcp").start()?;
+    t.dump(victim.pid()).kill().refused(5, &["TCP connection from 127.0.0.1", "--allow tcp-established"])?;
+    t.dump(victim.pid()).kill().arg("--allow").arg("tcp-established").ok()?;
+    victim.wait_exit()?;
+    let mut restored = t.restore("saved.ckpt").start()?;
+    t.go()?;
+    restored.expect_exit(0)?;
+    t.expect_ok()
 }
 
 fn save(t: &T) -> TestResult {

@@ -63,6 +63,26 @@ pub fn has_filter(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
+/// getsockopt(2) MCAST_MSFILTER for the group in `request` (interface and address of `struct
+/// group_filter`): `None` when the socket has not joined it, 0 when it receives it from all
+/// sources, else the number of sources or 1.
+#[must_use]
+pub fn group_filter(fd: BorrowedFd<'_>, level: i32, request: &[u8]) -> Option<u32> {
+    const MCAST_MSFILTER: i32 = 48;
+    const MCAST_EXCLUDE: u32 = 0;
+    // `struct group_filter` up to its list of sources, for which there is no room.
+    let mut filter = [0_u8; 144];
+    filter[..136].copy_from_slice(request.get(..136)?);
+    let mut len = filter.len() as libc::socklen_t;
+    // SAFETY: `filter` has `len` bytes; a count of 0 sources leaves the list out.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, MCAST_MSFILTER, filter.as_mut_ptr().cast(), &raw mut len)
+    })
+    .ok()?;
+    let word = |at: usize| u32::from_ne_bytes([filter[at], filter[at + 1], filter[at + 2], filter[at + 3]]);
+    Some(word(140) + u32::from(word(136) != MCAST_EXCLUDE))
+}
+
 type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
 
 fn name(call: NameCall, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {

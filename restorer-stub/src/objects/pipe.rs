@@ -2,14 +2,12 @@
 
 use super::{Objects, messages};
 use crate::files;
-use crate::report::{Error, On, Result};
+use crate::report::{Error, On, Result, note};
 use crate::sys::{Errno, Fd, fd, object as sys};
 use ckpt_format::fd::pipe::{Pipe, pipe_flags};
 use ckpt_format::{NONE, Object};
 use linux_raw_sys::general::*;
 
-/// Capacity of a new pipe, in bytes (16 pages).
-const DEFAULT_CAPACITY: u32 = 65536;
 const S_IFMT: u32 = 0o170_000;
 const S_IFIFO: u32 = 0o010_000;
 
@@ -85,13 +83,18 @@ fn create(o: &Objects, pipe: u32, record: &Pipe) -> Result<()> {
     };
     o.keep(pipe, READ, Some(r));
     o.keep(pipe, WRITE, Some(w));
-    if record.capacity != DEFAULT_CAPACITY {
-        fd::fcntl(w, F_SETPIPE_SZ, record.capacity as usize).map_err(|e| {
-            Error::os("cannot give the pipe its capacity")(e).remedy("raise /proc/sys/fs/pipe-max-size")
-        })?;
+    // A new pipe is smaller where the user's pipes take much together (pipe-user-pages-soft).
+    let failed = Error::os("cannot read the capacity of the pipe");
+    if fd::fcntl(w, F_GETPIPE_SZ, 0).map_err(failed)? != record.capacity as usize
+        && let Err(e) = fd::fcntl(w, F_SETPIPE_SZ, record.capacity as usize)
+    {
+        note(format_args!("a pipe cannot have its capacity of {} bytes: {e}", record.capacity));
     }
     for message in messages(o.ctx, o.object(pipe)?)? {
-        fd::write_all(w, message).map_err(Error::os("cannot put back the contents of the pipe"))?;
+        fd::write_all(w, message).map_err(|e| {
+            Error::os("cannot put back the contents of the pipe")(e)
+                .remedy("raise /proc/sys/fs/pipe-max-size and pipe-user-pages-soft")
+        })?;
     }
     Ok(())
 }

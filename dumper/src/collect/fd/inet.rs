@@ -1,7 +1,7 @@
 //! TCP and UDP sockets.
 
 use super::socket::{self, OptionFacts};
-use super::{Context, Detail, Probe};
+use super::{Context, Detail, Probe, multicast};
 use crate::sys;
 use crate::sys::socket::{local_name, option, option_int, peer_name};
 use anyhow::{Context as _, Result};
@@ -21,6 +21,8 @@ pub struct InetFacts {
     pub options: Vec<OptionFacts>,
     /// SO_ATTACH_FILTER.
     pub has_filter: bool,
+    /// A multicast membership that cannot be had again.
+    pub multicast_problem: Option<String>,
     /// Something waits to be read.
     pub queued: bool,
 }
@@ -59,6 +61,9 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     }
     let tcp = if kind == libc::SOCK_STREAM { Some(tcp(fd).context("TCP_INFO")?) } else { None };
     let queued = kind == libc::SOCK_DGRAM && sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN != 0;
+    let mut options = socket::options(&mut cx.defaults, fd, (family, kind, protocol))?;
+    let joined = if tcp.is_none() { multicast::memberships(cx.pid, fd, family) } else { Ok(Vec::new()) };
+    let multicast_problem = joined.map(|groups| options.extend(groups)).err();
     Ok(Detail::Inet(InetFacts {
         family,
         kind,
@@ -66,8 +71,9 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         local: local_name(fd).context("getsockname")?,
         remote: peer_name(fd).context("getpeername")?,
         tcp,
-        options: socket::options(&mut cx.defaults, fd, (family, kind, protocol))?,
+        options,
         has_filter: sys::socket::has_filter(fd),
+        multicast_problem,
         queued,
     }))
 }

@@ -9,6 +9,7 @@ pub mod diag;
 pub mod event;
 pub mod fdinfo;
 pub mod inet;
+pub mod multicast;
 pub mod pipe;
 pub mod regular;
 pub mod socket;

@@ -2,7 +2,7 @@
 
 use super::{Context, Detail, Probe};
 use crate::sys;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -46,13 +46,24 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 }
 
 fn data(from: BorrowedFd<'_>, capacity: u32) -> Result<PipeData> {
-    if sys::fd::readable_bytes(from)? == 0 {
+    let waiting = sys::fd::readable_bytes(from)?;
+    if waiting == 0 {
         return Ok(PipeData::default());
     }
     let (reader, writer) = sys::fd::pipe()?;
-    sys::fd::set_pipe_size(writer.as_fd(), capacity as i32)
-        .with_context(|| format!("a pipe of {capacity} bytes, to copy what waits there"))?;
-    sys::fd::tee(from, writer.as_fd(), capacity as usize)?;
+    // Made larger only where needed: the kernel limits what an ordinary user's pipes take together
+    // (pipe-user-pages-soft), and the target's count, too.
+    let (reader, writer) = match sys::fd::tee(from, writer.as_fd(), capacity as usize)? {
+        n if n == waiting => (reader, writer),
+        _ => {
+            let (reader, writer) = sys::fd::pipe()?;
+            sys::fd::set_pipe_size(writer.as_fd(), capacity as i32)
+                .with_context(|| format!("a pipe of {capacity} bytes, to copy what waits there"))?;
+            let n = sys::fd::tee(from, writer.as_fd(), capacity as usize)?;
+            ensure!(n == waiting, "only {n} of {waiting} bytes could be copied");
+            (reader, writer)
+        }
+    };
     drop(writer);
     let mut reader = std::fs::File::from(reader);
     let mut messages = Vec::new();

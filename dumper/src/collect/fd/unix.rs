@@ -155,7 +155,7 @@ fn queue(fd: BorrowedFd<'_>, kind: i32, read_closed: bool) -> Result<Queue> {
         if message.bytes.is_empty() && read_closed {
             break;
         }
-        problem = problem.or(trouble(&message));
+        problem = problem.or(trouble(&message, kind));
         messages.push(message.bytes);
     }
     drop(walk);
@@ -164,7 +164,7 @@ fn queue(fd: BorrowedFd<'_>, kind: i32, read_closed: bool) -> Result<Queue> {
 
 fn stream_queue(fd: BorrowedFd<'_>, total: usize) -> Result<Queue> {
     let Some(first) = peek(fd, total)? else { return Ok(Queue::default()) };
-    let mut problem = trouble(&first);
+    let mut problem = trouble(&first, libc::SOCK_STREAM);
     let mut bytes = first.bytes;
     if bytes.len() < total {
         // A peek ends where the sender, or descriptors sent along, change.
@@ -174,7 +174,7 @@ fn stream_queue(fd: BorrowedFd<'_>, total: usize) -> Result<Queue> {
             && let Some(part) = peek(fd, total - bytes.len())?
             && !part.bytes.is_empty()
         {
-            problem = problem.or(trouble(&part));
+            problem = problem.or(trouble(&part, libc::SOCK_STREAM));
             bytes.extend_from_slice(&part.bytes);
         }
     }
@@ -182,12 +182,13 @@ fn stream_queue(fd: BorrowedFd<'_>, total: usize) -> Result<Queue> {
     Ok((vec![bytes], problem))
 }
 
-fn trouble(message: &Peeked) -> Option<String> {
+fn trouble(message: &Peeked, kind: i32) -> Option<String> {
     if message.has_descriptors {
         return Some("descriptors in flight (SCM_RIGHTS)".into());
     }
-    // `sun_family` alone: an unnamed sender.
-    (message.from.len() > 2).then(|| format!("a datagram from {}", name_text(&path_in(&message.from))))
+    // `sun_family` alone: an unnamed sender. The sender of a connection is its other end.
+    let named = kind == libc::SOCK_DGRAM && message.from.len() > 2;
+    named.then(|| format!("a datagram from {}", name_text(&path_in(&message.from))))
 }
 
 /// A socket name for messages.

@@ -12,6 +12,10 @@ pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts) -> Option
         let what = format!("{}: the socket has a BPF filter (SO_ATTACH_FILTER)", p.name(d));
         p.refuse(what, "detach it before the dump");
     }
+    if let Some(problem) = &facts.multicast_problem {
+        let what = format!("{}: {problem}", p.name(d));
+        p.refuse(what, "let the program leave the group before the dump");
+    }
     if facts.queued {
         p.note("udp-queue", &format!("fd {}: datagrams that had arrived and were not read", d.fd));
     }
