@@ -46,7 +46,8 @@ impl Places {
         let meta = hole + pages_up(stub_len);
         let meta_max = pages_up(meta_max);
         let work = meta + meta_max;
-        let work_len = pages_up(WORK_BASE + threads as u64 * WORK_PER_THREAD);
+        // The stub keeps some words for each descriptor, object and file, less than half of a record.
+        let work_len = pages_up(WORK_BASE + threads as u64 * WORK_PER_THREAD + meta_max / 2);
         let parking = work + work_len;
         Self { stub: hole, meta, meta_max, work, work_len, parking, end: parking + PARKING }
     }
