@@ -199,7 +199,7 @@ fn output_error(path: &Path, error: WriteError) -> anyhow::Error {
     };
     Failure::Output {
         path: format!("{}", named.display()),
-        cause: format!("{what}: {source}"),
+        cause: if what == "cannot write" { source.to_string() } else { format!("{what}: {source}") },
         remedy: remedy.into(),
     }
     .into()

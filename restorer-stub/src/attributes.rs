@@ -9,7 +9,7 @@ use ckpt_format::mm::mm_flags;
 use ckpt_format::task::task_flags;
 use ckpt_format::{Image, Mm, NONE, Task};
 use linux_raw_sys::general::{O_RDONLY, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_SIGPENDING};
-use linux_raw_sys::prctl::{PR_SET_CHILD_SUBREAPER, PR_SET_THP_DISABLE, prctl_mm_map};
+use linux_raw_sys::prctl::{PR_SET_CHILD_SUBREAPER, PR_SET_MEMORY_MERGE, PR_SET_THP_DISABLE, prctl_mm_map};
 
 /// Soft limits up to the hard ones, while the stub needs descriptors and locks memory.
 pub fn raise_limits() {
@@ -122,6 +122,15 @@ pub fn set_marks(task: &Task, mm: &Mm) -> Result<()> {
     })?;
     if mm.flags & mm_flags::THP_DISABLE != 0 {
         process::prctl(PR_SET_THP_DISABLE, 1, 0).map_err(Error::os("cannot disable huge pages"))?;
+    }
+    if mm.flags & mm_flags::MEMORY_MERGE != 0 {
+        process::prctl(PR_SET_MEMORY_MERGE, 1, 0).map_err(Error::os("cannot have memory merged"))?;
+    }
+    for bit in mm_flags::MEMBARRIER_SHIFT..u32::BITS {
+        // Commands that this kernel does not know fail in the program as they would have here.
+        if mm.flags & (1 << bit) != 0 {
+            let _ = process::membarrier(1 << (bit - mm_flags::MEMBARRIER_SHIFT));
+        }
     }
     if task.flags & task_flags::CHILD_SUBREAPER != 0 {
         process::prctl(PR_SET_CHILD_SUBREAPER, 1, 0).map_err(Error::os("cannot become a subreaper"))?;

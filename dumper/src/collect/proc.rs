@@ -209,6 +209,16 @@ pub fn timers(text: &str) -> Vec<Timer> {
     all
 }
 
+/// Device and root of what is mounted at `/`, from `/proc/PID/mountinfo`.
+#[must_use]
+pub fn root_mount(mountinfo: &str) -> Option<&str> {
+    // "21 1 254:0 / / rw,relatime - ext4 /dev/vda rw"; the last mount covers the others.
+    let line = mountinfo.lines().rfind(|l| l.split(' ').nth(4) == Some("/"))?;
+    let from = line.match_indices(' ').nth(1)?.0 + 1;
+    let to = line.match_indices(' ').nth(3)?.0;
+    line.get(from..to)
+}
+
 /// A Linux CPU list (`0-3,8`), for comparing with an affinity mask.
 #[must_use]
 pub fn cpu_list(text: &str) -> Vec<usize> {
@@ -283,5 +293,8 @@ mod tests {
         assert_eq!(mapping(maps, "[vdso]"), Some(0x7000..0x9000));
         assert_eq!(executable_mappings(maps).collect::<Vec<_>>(), [0x2000..0x3000, 0x7000..0x9000]);
         assert_eq!(cpu_list("0-2,5\n"), [0, 1, 2, 5]);
+        let mounts = "21 1 254:0 /a / rw shared:1 - ext4 /dev/vda rw\n22 21 0:5 / /proc rw - proc proc rw\n";
+        assert_eq!(root_mount(mounts), Some("254:0 /a"));
+        assert_eq!(root_mount(""), None);
     }
 }

@@ -34,6 +34,10 @@ pub struct ProcessFacts {
     pub mdwe: u32,
     pub tsc_sigsegv: bool,
     pub memory_merge: bool,
+    /// membarrier(2) registrations, as their commands; `None` on kernels that do not tell (before 6.3).
+    pub membarrier: Option<u32>,
+    /// Namespaces other than ours in which the same names mean other things: `net`, `ipc` ...
+    pub namespaces: Vec<String>,
     /// Signal that stopped the process, when it was in a group stop.
     pub stopped_by: Option<i32>,
     /// Living children, pid and name.
@@ -68,6 +72,7 @@ const PR_GET_THP_DISABLE: u64 = 42;
 const PR_GET_MDWE: u64 = 66;
 const PR_GET_MEMORY_MERGE: u64 = 68;
 const PR_TSC_SIGSEGV: u32 = 2;
+const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
 
 /// Observes the process.
 ///
@@ -101,6 +106,7 @@ pub fn collect(target: &mut Frozen) -> Result<ProcessFacts> {
         oom_score_adj: file("oom_score_adj")?.trim().parse().unwrap_or(0),
         stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
         children: children(target),
+        namespaces: namespaces(pid),
         name: stat.comm.clone(),
         command: file("cmdline")?.trim_end_matches('\0').replace('\0', " "),
         mm: MmFields {
@@ -134,6 +140,7 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
         prctl(&[PR_GET_MEMORY_MERGE]),
         prctl(&[PR_GET_CHILD_SUBREAPER, scratch.0]),
         prctl(&[PR_GET_TSC, scratch.offset(4).0]),
+        Call::new(libc::SYS_membarrier, &[MEMBARRIER_CMD_GET_REGISTRATIONS]),
     ])?;
     let mut words = [0; 8];
     target.read(scratch, &mut words)?;
@@ -144,6 +151,7 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
     facts.mdwe = results[3].max(0) as u32;
     facts.memory_merge = results[4] == 1;
     facts.child_subreaper = results[5] == 0 && word(0) != 0;
+    facts.membarrier = u32::try_from(results[7]).ok();
     facts.tsc_sigsegv = results[6] == 0 && word(4) == PR_TSC_SIGSEGV;
     Ok(())
 }
@@ -158,4 +166,24 @@ fn children(target: &Frozen) -> Vec<(i32, String)> {
         .collect();
     all.sort_unstable();
     all.into_iter().map(|child| (child, proc::name(child))).collect()
+}
+
+/// Namespaces that the process does not share with us, of those that change what the image's names
+/// mean. Pid and user namespaces only change numbers, which are recorded as the process sees them. A
+/// mount namespace counts if something else is mounted at its root.
+fn namespaces(pid: i32) -> Vec<String> {
+    let differs = |name: &str| {
+        let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}"));
+        matches!((link(&pid.to_string()), link("self")), (Ok(theirs), Ok(ours)) if theirs != ours)
+    };
+    let root_mount = |pid: &str| {
+        let info = proc::read(&format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        proc::root_mount(&info).map(str::to_owned)
+    };
+    ["ipc", "mnt", "net", "time", "uts"]
+        .into_iter()
+        .filter(|name| differs(name))
+        .filter(|name| *name != "mnt" || root_mount(&pid.to_string()) != root_mount("self"))
+        .map(str::to_owned)
+        .collect()
 }

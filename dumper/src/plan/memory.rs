@@ -34,7 +34,7 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
     }
     let count = |first: u32, now: usize| Range { first, count: now as u32 - first };
     let m = &task.process.mm;
-    let exe = facts.exe.map_or(NONE, |i| named_file(builder, &facts.files[i], 0));
+    let exe = facts.exe.map_or(NONE, |i| named_file(builder, facts, &facts.files[i], 0));
     let record = Mm {
         vmas: count(first, builder.tables.vmas.len()),
         guards: count(first_guard, builder.tables.guards.len()),
@@ -71,8 +71,14 @@ fn mm_flags_of(task: &TaskFacts) -> u32 {
         Some(false) => mm_flags::LOCK_FUTURE,
         Some(true) => mm_flags::LOCK_FUTURE | mm_flags::LOCK_FUTURE_ONFAULT,
     };
-    thp | lock
+    let merge = if task.process.memory_merge { mm_flags::MEMORY_MERGE } else { 0 };
+    // Where the kernel does not tell: what programs register, without which membarrier(2) would fail.
+    let membarrier = task.process.membarrier.unwrap_or(REGISTER_PRIVATE_EXPEDITED);
+    thp | lock | merge | membarrier << mm_flags::MEMBARRIER_SHIFT
 }
+
+/// MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.
+const REGISTER_PRIVATE_EXPEDITED: u32 = 1 << 4;
 
 const RESTART: &str = "dump it before it maps that, or make it unmap it";
 
@@ -139,8 +145,8 @@ fn vma_record(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFac
     let recreated = file.is_some_and(|f| !f.present && f.data.is_some());
     let index = match (kind, file) {
         (VmaKind::FilePrivate, Some(file)) if recreated => nameless(builder, pid, facts, vma, file),
-        (VmaKind::FilePrivate, Some(file)) => named_file(builder, file, file_flags::MUST_BE_IDENTICAL),
-        (VmaKind::FileShared, Some(file)) => named_file(builder, file, 0),
+        (VmaKind::FilePrivate, Some(file)) => named_file(builder, facts, file, file_flags::MUST_BE_IDENTICAL),
+        (VmaKind::FileShared, Some(file)) => named_file(builder, facts, file, 0),
         (VmaKind::SharedObject, Some(file)) => nameless(builder, pid, facts, vma, file),
         _ => NONE,
     };
@@ -261,7 +267,11 @@ fn gaps(start: u64, end: u64, taken: &[&Span64<u64>]) -> Vec<Span64<u64>> {
 
 /// The record of a file that is found again by its path. Those that must be identical and those that
 /// may have changed meanwhile are different records.
-fn named_file(builder: &mut Builder, file: &MappedFile, flags: u32) -> u32 {
+fn named_file(builder: &mut Builder, facts: &MemoryFacts, file: &MappedFile, flags: u32) -> u32 {
+    // Of a deleted file that we may not reach, the part that is mapped is all that is known.
+    let is_it = |v: &&VmaFacts| v.file.is_some_and(|i| std::ptr::eq(&facts.files[i], file));
+    let ends = facts.vmas.iter().filter(is_it).map(|v| v.shown.offset + (v.shown.end - v.shown.start));
+    let size = file.stat.map_or_else(|| ends.max().unwrap_or(0), |s| s.size);
     let key = FileKey { flags, ..FileKey::named(file.dev, file.ino, &file.path) };
     builder.file(key, |b| {
         let deleted = if file.present { 0 } else { file_flags::DELETED };
@@ -269,6 +279,7 @@ fn named_file(builder: &mut Builder, file: &MappedFile, flags: u32) -> u32 {
             path: b.blob(&file.path),
             build_id: b.blob(&file.build_id),
             flags: flags | deleted,
+            size,
             ..ident(file)
         }
     })

@@ -62,6 +62,10 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
         let text = format!("children: {} would be left outside the image", list.join(", "));
         builder.loss("children", task.pid, text);
     }
+    if !process.namespaces.is_empty() {
+        let text = format!("namespaces: its own ({}) are not saved", process.namespaces.join(", "));
+        builder.loss("namespaces", task.pid, text);
+    }
     if process.mdwe != 0 {
         builder.refuse(
             task.pid,

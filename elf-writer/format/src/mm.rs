@@ -82,6 +82,10 @@ pub mod mm_flags {
     /// mlockall(MCL_FUTURE) [`| MCL_ONFAULT`].
     pub const LOCK_FUTURE: u32 = 2;
     pub const LOCK_FUTURE_ONFAULT: u32 = 4;
+    /// prctl(PR_SET_MEMORY_MERGE).
+    pub const MEMORY_MERGE: u32 = 8;
+    /// From this bit on: the MEMBARRIER_CMD_REGISTER_* commands that were in force (membarrier(2)).
+    pub const MEMBARRIER_SHIFT: u32 = 16;
 }
 
 /// [`Vma::kind`].

@@ -103,6 +103,12 @@ pub fn prctl(op: u32, a: u64, b: u64) -> Result<usize> {
     unsafe { sys!(__NR_prctl, op, a, b, 0, 0) }
 }
 
+/// membarrier(2) without flags.
+pub fn membarrier(command: u32) -> Result<usize> {
+    // SAFETY: takes numbers only.
+    unsafe { sys!(__NR_membarrier, command, 0, 0) }
+}
+
 /// PR_SET_NAME of the calling thread; NUL-padded.
 pub fn set_name(name: &[u8; 16]) {
     let mut name = *name;
