@@ -8,6 +8,9 @@ use std::io;
 /// PF_KTHREAD of `/proc/PID/stat`, field flags (include/linux/sched.h).
 const PF_KTHREAD: u64 = 0x0020_0000;
 
+/// PF_EXITING of the same.
+const PF_EXITING: u64 = 4;
+
 /// Refuses what is not a process that can be dumped; returns its name.
 ///
 /// # Errors
@@ -42,11 +45,16 @@ pub fn check(pid: i32) -> Result<String> {
     Ok(name)
 }
 
-/// Whether a process has ended (a zombie has).
+/// Whether a process has ended (a zombie has), or is about to: killed, its memory perhaps gone already.
 #[must_use]
 pub fn is_gone(pid: i32) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    proc::stat(&stat).is_none_or(|stat| matches!(stat.state, b'Z' | b'X' | b'x'))
+    let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let killed = |key| proc::hex_field(&status, key).is_some_and(|set| set & 1 << (libc::SIGKILL - 1) != 0);
+    proc::stat(&stat)
+        .is_none_or(|stat| matches!(stat.state, b'Z' | b'X' | b'x') || stat.flags & PF_EXITING != 0)
+        || killed("SigPnd")
+        || killed("ShdPnd")
 }
 
 /// Explains why PTRACE_SEIZE failed.

@@ -43,6 +43,18 @@ fn main() -> std::process::ExitCode {
         ("scm_rights", "fd 4"),
         ("child", "child"),
         ("shm", "shared memory"),
+        ("inotify", "fd 49"),
+        ("mqueue", "fd 40"),
+        ("netlink", "fd 38"),
+        ("packet", "fd 36"),
+        ("bpf", "fd 37"),
+        ("lease", "fd 39"),
+        ("seccomp", "seccomp"),
+        ("secret", "memfd_secret"),
+        ("cwd", "directory"),
+        ("uts", "namespace"),
+        ("net", "namespace"),
+        ("ipc", "namespace"),
     ] {
         suite.test(format!("unsupported_{kind}"), move |t| {
             let victim = t.victim("odd").arg(kind).start()?;

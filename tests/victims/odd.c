@@ -1,7 +1,13 @@
 // odd KIND...: has things that cannot be saved; none of them may be lost in silence.
 #include "victim.h"
+#include <linux/bpf.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
 #include <linux/perf_event.h>
+#include <linux/seccomp.h>
+#include <mqueue.h>
 #include <netinet/in.h>
+#include <sys/inotify.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #ifndef SYS_io_uring_setup
@@ -57,6 +63,53 @@ static void in_flight(void) {
     stay_at(pair[1], 48, "socket pair");
 }
 
+static void message_queue(void) {
+    struct mq_attr attr = {.mq_maxmsg = 3, .mq_msgsize = 10};
+    char name[40];
+    snprintf(name, sizeof name, "/ckpt-victim-%d", getpid());
+    int fd = mq_open(name, O_RDWR | O_CREAT, 0600, &attr);
+    if (fd < 0) skip("no POSIX message queues here: %s", strerror(errno));
+    mq_unlink(name);
+    stay_at(fd, 40, "message queue");
+}
+
+static void seccomp_filter(void) {
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {1, &allow};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) skip("no seccomp here");
+}
+
+static void secret_memory(void) {
+    int fd = (int)syscall(447, 0); // memfd_secret
+    if (fd < 0) skip("no memfd_secret here: %s", strerror(errno));
+    CHECK(ftruncate(fd, PAGE) == 0);
+    char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(p != MAP_FAILED);
+    *p = 's';
+    close(fd);
+}
+
+static void lease(void) {
+    int fd = open(in_dir("leased"), O_RDONLY | O_CREAT, 0644);
+    CHECK(fcntl(fd, F_SETLEASE, F_RDLCK) == 0);
+    stay_at(fd, 39, "lease");
+}
+
+static void gone_directory(void) {
+    CHECK(mkdir(in_dir("gone"), 0755) == 0 && chdir(in_dir("gone")) == 0 && rmdir(in_dir("gone")) == 0);
+}
+
+static void bpf_map(void) {
+    union bpf_attr attr = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 1};
+    stay_at((int)syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof attr), 37, "bpf");
+}
+
+// A name of its own in the UTS namespace, and so on.
+static void namespace(int flag) {
+    if (unshare(flag)) skip("no new namespace here: %s", strerror(errno));
+}
+
 static void add(const char *kind) {
     static char params[120];
     struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .config = PERF_COUNT_SW_TASK_CLOCK};
@@ -67,6 +120,23 @@ static void add(const char *kind) {
     else if (!strcmp(kind, "tcp")) connected();
     else if (!strcmp(kind, "scm_rights")) in_flight();
     else if (!strcmp(kind, "child")) start_child();
+    else if (!strcmp(kind, "inotify")) {
+        int fd = inotify_init1(IN_CLOEXEC);
+        CHECK(inotify_add_watch(fd, in_dir("."), IN_CREATE) >= 0);
+        stay_at(fd, 49, "inotify");
+    } else if (!strcmp(kind, "mqueue")) message_queue();
+    else if (!strcmp(kind, "netlink")) stay_at(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), 38, "netlink");
+    else if (!strcmp(kind, "packet")) stay_at(socket(AF_PACKET, SOCK_RAW, 0), 36, "packet socket");
+    else if (!strcmp(kind, "bpf")) bpf_map();
+    else if (!strcmp(kind, "lease")) lease();
+    else if (!strcmp(kind, "seccomp")) seccomp_filter();
+    else if (!strcmp(kind, "secret")) secret_memory();
+    else if (!strcmp(kind, "cwd")) gone_directory();
+    else if (!strcmp(kind, "uts")) namespace(CLONE_NEWUTS);
+    else if (!strcmp(kind, "net")) namespace(CLONE_NEWNET);
+    else if (!strcmp(kind, "mnt")) namespace(CLONE_NEWNS);
+    else if (!strcmp(kind, "ipc")) namespace(CLONE_NEWIPC);
+    else if (!strcmp(kind, "user")) namespace(CLONE_NEWUSER);
     else if (!strcmp(kind, "shm")) {
         if ((shm = shmget(IPC_PRIVATE, PAGE, 0600)) < 0) skip("no System V shared memory here");
         CHECK(shmat(shm, NULL, 0) != (void *)-1);
