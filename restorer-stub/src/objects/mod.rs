@@ -61,6 +61,8 @@ struct Objects {
 pub fn restore(ctx: &'static Ctx, task: &Task) -> Result<()> {
     raise_limit(ctx)?;
     let mut o = Objects::new(ctx, task)?;
+    o.spare = ctx.work.slice::<[i32; 2]>(ctx.image.objects.len())?.into();
+    o.ends = ctx.work.slice::<u32>(ctx.image.objects.len())?.into();
     for number in 0..3 {
         match fd::dup_above(Fd(number), ctx.high_fd()) {
             Ok(high) => o.caller[number as usize] = Some(high),
@@ -128,8 +130,8 @@ impl Objects {
             fds,
             first,
             next,
-            spare: ctx.work.slice::<[i32; 2]>(count)?.into(),
-            ends: ctx.work.slice::<u32>(count)?.into(),
+            spare: <&mut [_]>::default().into(),
+            ends: <&mut [_]>::default().into(),
             caller: [None; 3],
         })
     }

@@ -1,5 +1,6 @@
 //! Unix sockets.
 
+use super::diag::UnixDiag;
 use super::regular::NameState;
 use super::socket::{self, OptionFacts};
 use super::{Context, Detail, Probe};
@@ -78,7 +79,10 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         (None, Some(_)) => Peer::Unknown,
         _ => Peer::None,
     };
-    let known = known.cloned().unwrap_or_default();
+    let known = match known {
+        Some(known) => known.clone(),
+        None => UnixDiag { shutdown: shutdown(fd)?, ..UnixDiag::default() },
+    };
     let file = socket_file(pid, &name, known.file_ino);
     let (queue, queue_problem) =
         if listening { Default::default() } else { queue(fd, kind, known.shutdown & 1 != 0)? };
@@ -97,6 +101,17 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         queue_problem,
         options: socket::options(&mut cx.defaults, fd, (libc::AF_UNIX, kind, 0))?,
     }))
+}
+
+/// What poll(2) tells about shutdown(2), where the kernel has no unix_diag: both directions, or
+/// reading only. (That writing only was shut down shows at the other end.)
+fn shutdown(fd: BorrowedFd<'_>) -> Result<u8> {
+    let events = sys::fd::poll_now(fd, libc::POLLRDHUP)?;
+    Ok(match (events & libc::POLLHUP != 0, events & libc::POLLRDHUP != 0) {
+        (true, _) => 3,
+        (false, true) => 1,
+        _ => 0,
+    })
 }
 
 /// The name in a `struct sockaddr_un`: abstract names whole, paths up to their NUL.

@@ -87,7 +87,8 @@ fn link(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<Link> {
                     && u.kind == facts.kind
                     && [&u.name, &facts.name, &u.remote, &facts.remote].into_iter().all(Vec::is_empty)
             })
-            .map(|(other, _)| Link::Inside(other)),
+            .map(|(other, _)| Link::Inside(other))
+            .or((!dgram && facts.shutdown == 3).then_some(Link::Broken)),
     }
 }
 
@@ -110,6 +111,14 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
         Link::Inside(_) | Link::Named => socket_state::CONNECTED,
         Link::Broken => socket_state::BROKEN,
     };
+    let mut shutdown = u32::from(facts.shutdown);
+    if facts.peer == Peer::Unknown
+        && let Link::Inside(other) = link
+        && let Detail::Unix(mate) = &p.table.descriptions[*other].detail
+    {
+        // What the one cannot read any more, the other has stopped to write.
+        shutdown |= (u32::from(mate.shutdown) & 1) << 1;
+    }
     let mut r = UnixSocket {
         kind: facts.kind as u32,
         state,
@@ -118,7 +127,7 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
         backlog: if facts.backlog == 0 && matches!(link, Link::Listening) { 4096 } else { facts.backlog },
         options: socket::options(p, &facts.options),
         ino: facts.ino,
-        shutdown: u32::from(facts.shutdown),
+        shutdown,
         ..UnixSocket::default()
     };
     if keeps_name(p, facts, link) {
