@@ -70,8 +70,9 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         report::set_verbose();
     }
     own::anonymise(&config)?;
-    let image = Image::parse(own::metadata(&config))?;
-    let image_fd = own::open_image(initial.execfn, &config)?;
+    let metadata = own::metadata(&config);
+    let image = Image::parse(metadata)?;
+    let image_fd = own::open_image(initial.execfn, metadata, image.header.meta_offset)?;
     attributes::raise_limits();
     let ctx: &'static mut Ctx = work.value(Ctx {
         config,

@@ -71,7 +71,7 @@ pub fn unmap_all(config: &StubConfig) -> Result<()> {
 }
 
 /// Opens the image itself: /proc/self/exe, or the path that was executed where there is no /proc.
-pub fn open_image(execfn: &'static [u8], config: &StubConfig) -> Result<crate::sys::Fd> {
+pub fn open_image(execfn: &'static [u8], meta: &[u8], meta_offset: u64) -> Result<crate::sys::Fd> {
     let fd =
         fd::open(b"/proc/self/exe", O_RDONLY, 0).or_else(|_| fd::open(execfn, O_RDONLY, 0)).map_err(|e| {
             Error::os("cannot open the image")(e)
@@ -79,10 +79,8 @@ pub fn open_image(execfn: &'static [u8], config: &StubConfig) -> Result<crate::s
                 .remedy("make it readable, and mount /proc or run it by its full path")
         })?;
     let mut start = [0u8; 512];
-    let meta = metadata(config);
     let header = &meta[..start.len().min(meta.len())];
-    let offset = ckpt_format::Meta::parse(meta)?.header().meta_offset;
-    let _ = fd::pread(fd, &mut start[..header.len()], offset);
+    let _ = fd::pread(fd, &mut start[..header.len()], meta_offset);
     if start[..header.len()] != *header {
         return Err(Error::new("this is not the image that runs (was it replaced?):").path(execfn));
     }
