@@ -39,6 +39,7 @@ mod pty;
 mod scenario;
 mod suite;
 mod victim;
+pub mod view;
 mod workdir;
 
 pub use build::{Variant, tool};

@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
     suite.victim("thr_state", plain().all_pids());
     suite.victim("thr_altstack", plain());
     suite.victim("thr_mutex", plain().all_pids());
+    suite.victim("thr_pi", plain().all_pids());
     suite.run()
 }
 

@@ -9,7 +9,7 @@ struct state {
     stack_t alt;
     char name[16];
     cpu_set_t cpus;
-    int policy, nice;
+    int policy, nice, ioprio;
     struct sched_param param;
     long slack;
     uint64_t robust, robust_len;
@@ -27,6 +27,7 @@ static void look(struct state *s) {
     CHECK((s->policy = sched_getscheduler(0)) >= 0);
     CHECK(sched_getparam(0, &s->param) == 0);
     s->nice = getpriority(PRIO_PROCESS, (id_t)gettid());
+    CHECK((s->ioprio = (int)syscall(SYS_ioprio_get, 1, 0)) >= 0);
     CHECK((s->slack = prctl(PR_GET_TIMERSLACK)) >= 0);
     CHECK(syscall(SYS_get_robust_list, 0, &s->robust, &s->robust_len) == 0);
 }
@@ -58,6 +59,8 @@ static void prepare(int i) {
         param.sched_priority = 7;
         (void)sched_setscheduler(0, SCHED_FIFO, &param); // where permitted
     }
+    // Best effort, level i + 2.
+    CHECK(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | (i + 2)) == 0);
     CHECK(prctl(PR_SET_TIMERSLACK, 12345 + i) == 0);
 }
 
@@ -79,6 +82,7 @@ static void *run(void *number) {
     EQ(now.policy, was->policy);
     EQ(now.param.sched_priority, was->param.sched_priority);
     EQ(now.nice, was->nice);
+    EQ(now.ioprio, was->ioprio);
     EQ(now.slack, was->slack);
     EQ(now.robust, was->robust);
     EQ(now.robust_len, was->robust_len);
