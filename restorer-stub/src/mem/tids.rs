@@ -4,7 +4,8 @@
 //! mutexes. Kinds that check the owner (recursive, errorcheck, robust) would deadlock or fail with
 //! the old id, so that held ones are looked for in all private writable memory that was stored,
 //! by the pattern that such a mutex has. A pattern of 20 bytes, one of which is a live thread's id,
-//! hardly arises otherwise. The ids in C library structures other than mutexes are not known.
+//! hardly arises otherwise. So it is with reader-writer locks held for writing. Ids in other structures
+//! of the C library are not known.
 
 use super::map;
 use crate::ctx::Ctx;
@@ -41,7 +42,7 @@ pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
         }
     }
     if found > 0 {
-        note(format_args!("the owner of {found} held mutexes was corrected"));
+        note(format_args!("the owner of {found} held locks was corrected"));
     }
     Ok(())
 }
@@ -78,6 +79,15 @@ fn correct_words(
             words[at + 2] = new;
             found += 1;
         }
+        // pthread_rwlock_t of glibc knows its writer.
+        if glibc
+            && let Some(lock) = words.get_mut(at..at + 8)
+            && is_glibc_rwlock(lock)
+            && let Some(new) = owner(lock[6])
+        {
+            lock[6] = new;
+            found += 1;
+        }
         // pthread_mutex_t of musl: type, lock, waiters, -, -, count.
         let id = words[at + 1] & FUTEX_TID_MASK;
         if musl
@@ -92,6 +102,20 @@ fn correct_words(
         }
     }
     found
+}
+
+/// Readers, writers, two futexes, padding, writer's id, shared: held by a writer, as far as it tells.
+fn is_glibc_rwlock(l: &[u32]) -> bool {
+    const WRITE_PHASE_AND_LOCKED: u32 = 1 | 2;
+    const LIMIT: u32 = 1 << 20;
+    l[0] & 3 == WRITE_PHASE_AND_LOCKED
+        && l[0] < LIMIT
+        && l[1] < LIMIT
+        && l[2] <= 3
+        && l[3] <= 3
+        && l[4..6] == [0, 0]
+        && l[6] != 0
+        && l[7] <= 1
 }
 
 /// The new lock word of a held mutex of a kind that checks its owner; `None` when it is none.
