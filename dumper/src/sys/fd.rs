@@ -178,6 +178,32 @@ pub fn timerfd_touch(fd: BorrowedFd<'_>) -> Result<()> {
     check(n as i32).map(drop)
 }
 
+/// Whether an eventfd with this count has EFD_SEMAPHORE, for kernels that do not show it (before
+/// 6.5): reading takes 1 from a semaphore, else everything. The count is put back at once; who polls
+/// looks at the count again before an event is reported. `None` when somebody else used it meanwhile.
+#[must_use]
+pub fn eventfd_is_semaphore(fd: BorrowedFd<'_>, count: u64) -> Option<bool> {
+    let add = |n: u64| {
+        // SAFETY: 8 bytes that are only read.
+        n == 0 || unsafe { libc::write(fd.as_raw_fd(), (&raw const n).cast(), 8) } == 8
+    };
+    let take = || {
+        let mut n = 0_u64;
+        let ready = poll_now(fd, libc::POLLIN).is_ok_and(|events| events & libc::POLLIN != 0);
+        // SAFETY: the kernel writes at most 8 bytes.
+        (ready && unsafe { libc::read(fd.as_raw_fd(), (&raw mut n).cast(), 8) } == 8).then_some(n)
+    };
+    let total = count.max(2);
+    if !add(total - count) {
+        return None;
+    }
+    match take()? {
+        1 if total - 1 > count => take().map(|_| true),
+        1 => add(count - (total - 1)).then_some(true),
+        _ => add(count).then_some(false),
+    }
+}
+
 /// The run of data at or after `offset`, as lseek(2) SEEK_DATA and SEEK_HOLE tell: `None` when only
 /// holes follow. Moves the offset: only for a description of our own.
 ///
@@ -220,4 +246,26 @@ pub fn fs_type(path: &std::path::Path) -> Result<i64> {
     // SAFETY: a NUL-terminated path and a buffer of the right type.
     check(unsafe { libc::statfs(path.as_ptr(), &raw mut buf) })?;
     Ok(buf.f_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn semaphores_are_told_and_keep_their_count() {
+        for (flags, semaphore) in [(0, false), (libc::EFD_SEMAPHORE, true)] {
+            for count in [0_u64, 1, 2, 3, 1 << 40] {
+                // SAFETY: makes a descriptor, which is owned from here on.
+                let fd = unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, flags | libc::EFD_NONBLOCK)) };
+                // SAFETY: 8 bytes that are only read.
+                unsafe { libc::write(fd.as_raw_fd(), (&raw const count).cast(), 8) };
+                assert_eq!(eventfd_is_semaphore(fd.as_fd(), count), Some(semaphore), "count {count}");
+                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+                let line = info.lines().find_map(|l| l.strip_prefix("eventfd-count:")).unwrap();
+                assert_eq!(u64::from_str_radix(line.trim(), 16), Ok(count));
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventFdFacts {
     pub count: u64,
-    /// EFD_SEMAPHORE; `None` on kernels that do not tell (before 6.5).
+    /// EFD_SEMAPHORE; `None` where it could not be told.
     pub semaphore: Option<bool>,
 }
 
@@ -36,9 +36,12 @@ pub struct EpollTarget {
     pub description: Option<usize>,
 }
 
-pub fn eventfd(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
+pub fn eventfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let count = probe.info.hex("eventfd-count").ok_or_else(|| missing(probe, "eventfd-count"))?;
-    let semaphore = probe.info.number("eventfd-semaphore").map(|n| n != 0);
+    let semaphore = match probe.info.number("eventfd-semaphore") {
+        Some(n) => Some(n != 0),
+        None => sys::fd::eventfd_is_semaphore(cx.duplicate(probe.fd)?.as_fd(), count),
+    };
     Ok(Detail::EventFd(EventFdFacts { count, semaphore }))
 }
 

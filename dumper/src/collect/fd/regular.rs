@@ -51,7 +51,9 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     }
     let (path, name) = find_name(cx, probe);
     let regular = stat.kind() == libc::S_IFREG;
-    let stored = matches!(name, NameState::Deleted | NameState::NameLost) && regular;
+    // Opening a leased file would make its holder give the lease back.
+    let leased = probe.info.locks.iter().any(|l| l.kind == "LEASE" || l.kind == "DELEG");
+    let stored = matches!(name, NameState::Deleted | NameState::NameLost) && regular && !leased;
     let contents = if stored { Some(content::collect(cx, probe)?) } else { None };
     let fs_type = sys::fd::fs_type(&cx.fd_path(probe.fd)).unwrap_or(0);
     Ok(Detail::File(FileFacts { path: path.as_os_str().as_bytes().to_vec(), name, contents, fs_type }))

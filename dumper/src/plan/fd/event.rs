@@ -9,8 +9,7 @@ use zerocopy::IntoBytes;
 
 pub fn eventfd(p: &mut Planner<'_>, d: &Description, facts: &EventFdFacts) -> Object {
     if facts.semaphore.is_none() {
-        let text =
-            format!("fd {} (eventfd): whether it is a semaphore, which this kernel does not tell", d.fd);
+        let text = format!("fd {} (eventfd): whether it is a semaphore, which could not be told", d.fd);
         p.note("eventfd-semaphore", &text);
     }
     let semaphore = u32::from(facts.semaphore.unwrap_or(false));
