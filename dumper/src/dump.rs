@@ -100,10 +100,12 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let image = request.output.map(create).transpose()?;
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
+    let tracees = preflight::tracees(request.pid);
 
     let mut frozen = Frozen::freeze(request.pid)?;
     report::info(|| format!("PID {} ({name}): {} threads stopped", request.pid, frozen.tids().len()));
-    let facts = collect::collect(&mut frozen)?;
+    let mut facts = collect::collect(&mut frozen)?;
+    facts.obstacles.extend(tracees);
     failpoint::hit("after-collect")?;
     stop_requested()?;
     let plan = plan::plan(&facts, &stub, request.options.clone()).map_err(Refusal::Obstacles)?;

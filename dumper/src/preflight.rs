@@ -1,7 +1,7 @@
 //! Whether a process can be dumped at all, before it is touched.
 
 use crate::collect::proc;
-use crate::error::Failure;
+use crate::error::{Failure, Obstacle};
 use anyhow::{Result, anyhow};
 use std::io;
 
@@ -55,6 +55,28 @@ pub fn is_gone(pid: i32) -> bool {
         .is_none_or(|stat| matches!(stat.state, b'Z' | b'X' | b'x') || stat.flags & PF_EXITING != 0)
         || killed("SigPnd")
         || killed("ShdPnd")
+}
+
+/// A debugger's hold on others is not part of any image: each process that this one traces.
+#[must_use]
+pub fn tracees(pid: i32) -> Vec<Obstacle> {
+    let numbers = |path: &str| -> Vec<i32> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    };
+    let tids = numbers(&format!("/proc/{pid}/task"));
+    let traced_by_it = |other: &i32| {
+        let status = proc::read(&format!("/proc/{other}/status")).unwrap_or_default();
+        proc::field(&status, "TracerPid").and_then(|t| t.parse().ok()).is_some_and(|t: i32| tids.contains(&t))
+    };
+    let traced = numbers("/proc").into_iter().filter(traced_by_it);
+    traced
+        .map(|other| Obstacle {
+            pid,
+            what: format!("ptrace: it traces PID {other} ({})", proc::name(other)),
+            remedy: "let it detach first".into(),
+        })
+        .collect()
 }
 
 /// Explains why PTRACE_SEIZE failed.
