@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod pagemap;
+pub mod resident;
 pub mod smaps;
 
 use crate::ptrace::{Frozen, RemoteAddr};
@@ -37,6 +38,8 @@ pub struct VmaFacts {
     pub pages: Pages,
     /// Index in [`MemoryFacts::files`].
     pub file: Option<usize>,
+    /// Of shared memory without a handle: the pages with contents, where that can be told.
+    pub resident: Option<pagemap::Runs>,
 }
 
 /// What the kernel maps into every program.
@@ -83,7 +86,11 @@ pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
     for entry in kept {
         let own = if entry.shared { Pages::default() } else { pages.within(entry.start, entry.end) };
         let file = (entry.ino != 0 || entry.path.starts_with(b"/")).then(|| files.of_mapping(&entry));
-        facts.vmas.push(VmaFacts { shown: entry, pages: own, file });
+        let unreachable = |i: usize| !files.found[i].present && files.found[i].handle.is_none();
+        let memory = entry.path.starts_with(b"/") || entry.path.starts_with(b"[anon_shmem:");
+        let by_mapping = entry.shared && memory && file.is_some_and(unreachable);
+        let resident = if by_mapping { resident::collect(target, &entry)? } else { None };
+        facts.vmas.push(VmaFacts { shown: entry, pages: own, file, resident });
     }
     facts.exe = files.exe();
     (facts.files, facts.handles) = (files.found, files.handles);

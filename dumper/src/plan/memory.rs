@@ -312,7 +312,8 @@ fn nameless(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts
             p => (p, file_flags::DELETED),
         };
         let mapped = mappings_of(facts, vma);
-        let mapped_end = mapped.iter().map(|m| m.offset + (m.end - m.start)).max().unwrap_or(0);
+        let end = |v: &&VmaFacts| v.shown.offset + (v.shown.end - v.shown.start);
+        let mapped_end = mapped.iter().map(end).max().unwrap_or(0);
         let size = file.stat.map_or(mapped_end, |s| s.size);
         let first = b.extent_mark();
         match (file.handle, &file.data) {
@@ -335,25 +336,34 @@ fn nameless(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts
 }
 
 /// All mappings of the same object, by offset.
-fn mappings_of<'a>(facts: &'a MemoryFacts, vma: &VmaFacts) -> Vec<&'a Entry> {
+fn mappings_of<'a>(facts: &'a MemoryFacts, vma: &VmaFacts) -> Vec<&'a VmaFacts> {
     let same = |other: &&VmaFacts| {
         other.shown.shared && (other.shown.dev, other.shown.ino) == (vma.shown.dev, vma.shown.ino)
     };
-    let mut found: Vec<&Entry> = facts.vmas.iter().filter(same).map(|v| &v.shown).collect();
-    found.sort_by_key(|m| m.offset);
+    let mut found: Vec<&VmaFacts> = facts.vmas.iter().filter(same).collect();
+    found.sort_by_key(|v| v.shown.offset);
     found
 }
 
 /// Without a handle an object is read where it is mapped. What is mapped nowhere, nobody can reach.
-fn contents_through_mappings(builder: &mut Builder, pid: i32, mapped: &[&Entry], size: u64) {
+fn contents_through_mappings(builder: &mut Builder, pid: i32, mapped: &[&VmaFacts], size: u64) {
     let mut at = 0;
-    for m in mapped {
+    for vma in mapped {
+        let m = &vma.shown;
         let start = at.max(m.offset);
         let end = (m.offset + (m.end - m.start)).min(size.next_multiple_of(PAGE_SIZE));
-        if start < end {
-            let source = Source::Memory { pid, addr: m.start + (start - m.offset) };
-            builder.extent(start, end - start, DROP_ZERO, &source);
-            at = end;
+        if start >= end {
+            continue;
+        }
+        at = end;
+        let whole = m.start + (start - m.offset)..m.start + (end - m.offset);
+        let runs = vma.resident.as_deref().unwrap_or(std::slice::from_ref(&whole));
+        for run in runs {
+            let (from, to) = (run.start.max(whole.start), run.end.min(whole.end));
+            if from < to {
+                let source = Source::Memory { pid, addr: from };
+                builder.extent(m.offset + (from - m.start), to - from, DROP_ZERO, &source);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::plan::Options;
 fn vma(line: &str, flags: &str, own: &[Span64<u64>]) -> VmaFacts {
     let text = format!("{line}\nVmFlags: {flags}\n");
     let shown = smaps::parse(text.as_bytes()).unwrap().remove(0);
-    VmaFacts { shown, pages: Pages { own: own.to_vec(), guards: vec![] }, file: None }
+    VmaFacts { shown, pages: Pages { own: own.to_vec(), guards: vec![] }, file: None, resident: None }
 }
 
 fn file(path: &str, present: bool, size: u64) -> MappedFile {
@@ -97,13 +97,18 @@ fn shared_memory_is_one_object() {
     let mut object = file("/dev/zero", false, 0);
     (object.stat, object.handle) = (None, None);
     let mm = MemoryFacts { vmas: vec![a, c], files: vec![object], ..Default::default() };
-    let b = build(mm, true);
+    let b = build(mm.clone(), true);
     assert_eq!((b.tables.files.len(), b.tables.vmas[0].file, b.tables.vmas[1].file), (1, 0, 0));
     let f = b.tables.files[0];
     assert_eq!((f.size, f.flags), (0x3000, file_flags::ANON_SHARED | file_flags::CONTENTS));
     // Read where it is mapped, each byte once.
     assert_eq!(f.contents.count, 1);
     assert_eq!(b.sources[0], Source::Memory { pid: 5, addr: 0x30000 });
+    // Where it can be told, only what is there.
+    let mut mm = mm;
+    mm.vmas[1].resident = Some(vec![0x31000..0x32000]);
+    let b = build(mm, true);
+    assert_eq!((b.tables.extents[0].addr, b.tables.extents[0].len), (0x1000, 0x1000));
 }
 
 #[test]

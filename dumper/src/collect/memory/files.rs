@@ -96,7 +96,7 @@ impl Files {
             ino,
             ..MappedFile::default()
         };
-        if shown.starts_with(b"/") {
+        if shown.starts_with(b"/") || shown.starts_with(b"[anon_shmem:") {
             self.locate(&mut file, shown, handle);
         }
         self.found.push(file);

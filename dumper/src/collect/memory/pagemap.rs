@@ -136,8 +136,7 @@ mod tests {
 
     #[test]
     fn runs_are_clipped_to_a_vma() {
-        let pages =
-            Pages { own: vec![0x1000..0x3000, 0x5000..0x9000], guards: vec![0x4000..0x5000] };
+        let pages = Pages { own: vec![0x1000..0x3000, 0x5000..0x9000], guards: vec![0x4000..0x5000] };
         let inside = pages.within(0x2000, 0x6000);
         assert_eq!(inside.own, [0x2000..0x3000, 0x5000..0x6000]);
         assert_eq!(inside.guards, [0x4000..0x5000]);
