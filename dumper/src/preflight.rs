@@ -32,7 +32,7 @@ pub fn check(pid: i32) -> Result<String> {
     if stat.flags & PF_KTHREAD != 0 {
         return Err(wrong("it is a kernel thread, which has no program to save".into()));
     }
-    if matches!(stat.state, b'Z' | b'X' | b'x') && stat.num_threads <= 1 {
+    if ended(&stat) {
         let ppid = stat.ppid;
         return Err(wrong(format!("it is a zombie: it has ended, and only its parent {ppid} can remove it")));
     }
@@ -45,6 +45,11 @@ pub fn check(pid: i32) -> Result<String> {
     Ok(name)
 }
 
+/// Zombie or dead; a leader that has exited before its other threads is shown as a zombie, too.
+fn ended(stat: &proc::Stat) -> bool {
+    matches!(stat.state, b'Z' | b'X' | b'x') && stat.num_threads <= 1
+}
+
 /// Whether a process has ended (a zombie has), or is about to: killed, its memory perhaps gone already.
 #[must_use]
 pub fn is_gone(pid: i32) -> bool {
@@ -52,7 +57,7 @@ pub fn is_gone(pid: i32) -> bool {
     let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
     let killed = |key| proc::hex_field(&status, key).is_some_and(|set| set & 1 << (libc::SIGKILL - 1) != 0);
     proc::stat(&stat)
-        .is_none_or(|stat| matches!(stat.state, b'Z' | b'X' | b'x') || stat.flags & PF_EXITING != 0)
+        .is_none_or(|stat| ended(&stat) || (stat.flags & PF_EXITING != 0 && stat.num_threads <= 1))
         || killed("SigPnd")
         || killed("ShdPnd")
 }

@@ -75,12 +75,14 @@ impl Frozen {
         let gadgets = memory.as_ref().ok().and_then(|m| Gadgets::find(m, &maps));
         let since = Instant::now();
         let freeze::Threads { stopped, obstacles } = freeze::freeze(pid)?;
+        // Through a thread that lives: the leader may have exited.
+        let memory = RemoteMemory::open(stopped.first().map_or(pid, Tracee::tid))?;
         let mut frozen = Self {
             pid,
             threads: stopped,
             pidfd,
             // Again: it may have called execve meanwhile.
-            memory: RemoteMemory::open(pid)?,
+            memory,
             gadgets,
             scratch: None,
             obstacles,

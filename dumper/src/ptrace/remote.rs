@@ -52,8 +52,10 @@ pub struct RemoteMemory {
 }
 
 impl RemoteMemory {
+    /// That of a process or of any of its threads.
+    ///
     /// # Errors
-    /// When we may not trace the process.
+    /// When we may not trace the process, or it has exited.
     pub fn open(pid: i32) -> Result<Self> {
         let path = format!("/proc/{pid}/mem");
         let file = File::options().read(true).write(true).open(&path);
