@@ -2,6 +2,7 @@
 #ifndef MAPS_H
 #define MAPS_H
 #include "victim.h"
+#include <sys/auxv.h>
 
 struct vma {
     uint64_t start, end, offset, ino, flags[2];
@@ -45,7 +46,8 @@ static void maps_portable(struct maps *m) {
     int to = 0;
     for (int i = 0; i < m->count; i++) {
         struct vma v = m->vma[i];
-        if (strncmp(v.name, "[v", 2) == 0) continue;
+        // Another kernel's vDSO: the old one's code stays where it was, and leads to the new one.
+        if (strncmp(v.name, "[v", 2) == 0 || v.start == getauxval(AT_SYSINFO_EHDR)) continue;
         v.ino = !!v.ino, v.flags[0] = v.flags[1] = 0, strcpy(v.dev, "-");
         m->vma[to++] = v;
     }
