@@ -38,7 +38,10 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
     ("device", "unknown devices are opened again by path, without the state that they had"),
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
-    ("namespaces", "the program goes on in the network, IPC, time, host name and mount namespaces of its caller"),
+    (
+        "namespaces",
+        "the program goes on in the network, IPC, time, host name and mount namespaces of its caller",
+    ),
 ];
 
 /// Accumulates the tables of an image.
