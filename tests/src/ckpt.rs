@@ -134,16 +134,18 @@ impl<'t> Dump<'t> {
 #[derive(Debug)]
 pub struct Restore<'t> {
     launch: Launch<'t>,
+    same: bool,
 }
 
 impl<'t> Restore<'t> {
     pub(crate) fn new(t: &'t T, image: &str) -> Self {
         let n = t.count("restore");
-        Self { launch: t.launch(&format!("restore{n}"), t.path(image)) }
+        Self { launch: t.launch(&format!("restore{n}"), t.path(image)), same: false }
     }
 
     /// `auto`, `same`, `new` or `ns`.
-    pub fn pid(self, mode: &str) -> Self {
+    pub fn pid(mut self, mode: &str) -> Self {
+        self.same = mode == "same";
         self.arg("--pid").arg(mode)
     }
 
@@ -167,13 +169,17 @@ impl<'t> Restore<'t> {
         self
     }
 
+    /// Starts it. `--pid same` needs a privilege: skips the test of an ordinary user.
     pub fn start(self) -> anyhow::Result<Proc> {
+        if self.same {
+            crate::need_root()?;
+        }
         self.launch.start()
     }
 
     /// Runs the image; fails unless it refuses (exit status 125) with these words in its message.
     pub fn refused(self, words: &[&str]) -> TestResult {
-        let mut proc = self.start()?;
+        let mut proc = self.launch.start()?;
         let status = proc.wait_exit()?;
         let text = proc.stderr();
         if status.code() != Some(125) || !text.contains("ckpt: ") {

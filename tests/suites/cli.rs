@@ -12,6 +12,7 @@ fn main() -> std::process::ExitCode {
     suite.test("overwrites_an_old_image", overwrite);
     suite.test("overwrites_the_image_that_it_runs_from", overwrite_running);
     suite.test("interrupted", interrupted);
+    suite.test("interrupted_with_kill", interrupted_with_kill);
     suite.test("two_dumps_at_once", two_at_once);
     for victim in ["counter", "thr_mutex", "fd_regular", "proc_attributes"] {
         suite.test(format!("root_dumps_and_restores_a_users_{victim}"), move |t| as_root(t, victim));
@@ -140,6 +141,28 @@ fn interrupted(t: &T) -> TestResult {
     }
     let left: Vec<_> = std::fs::read_dir(t.dir())?.flatten().map(|e| e.file_name()).collect();
     ensure!(!left.iter().any(|n| n.to_string_lossy().contains("saved.ckpt")), "left behind: {left:?}");
+    finish(t, victim)
+}
+
+/// With --kill: a complete image and no process, or no image and the process; never neither.
+fn interrupted_with_kill(t: &T) -> TestResult {
+    let mut victim = t.victim("thr_busy").start()?;
+    for round in 0..12u128 {
+        let mut dump = t.dump(victim.pid()).kill().start()?;
+        let start = std::time::Instant::now();
+        t.wait_until("a moment", || Ok(start.elapsed().as_millis() >= 4 * round))?;
+        dump.signal(if round % 2 == 0 { Signal::SIGTERM } else { Signal::SIGINT });
+        if dump.wait_exit()?.code() == Some(0) {
+            victim.expect_signal(Signal::SIGKILL)?;
+            victim = t.restore("saved.ckpt").pid("new").start()?;
+            t.ping()?;
+            t.wait_restored(&mut victim)?;
+            std::fs::remove_file(t.path("saved.ckpt"))?;
+        } else {
+            ensure!(!t.path("saved.ckpt").exists(), "an image without success: {}", dump.stderr());
+            victim.ensure_alive()?;
+        }
+    }
     finish(t, victim)
 }
 

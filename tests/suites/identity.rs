@@ -1,7 +1,7 @@
 //! A restored program is a command like any other: exit status, signals, stdio, job control; nothing
 //! of ours is left.
 
-use ckpt_tests::{Context, Error, Proc, Suite, T, TestResult, Who, bail, ensure, procfs};
+use ckpt_tests::{Context, Error, Proc, Suite, T, TestResult, Who, bail, ensure, need_root, procfs};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -116,6 +116,9 @@ fn stop_continue(t: &T, mode: &str) -> TestResult {
 
 /// An interactive shell stops it by Ctrl-Z, continues it by `fg`, ends it by Ctrl-C.
 fn job_control(t: &T, mode: &str) -> TestResult {
+    if mode == "same" {
+        need_root()?;
+    }
     save(t, "ends", &["exit"])?;
     let terminal = t.terminal()?;
     let shell = t.launch("shell", "bash").args(["--norc", "--noprofile", "-i"]).env("PS1", "READY> ");

@@ -62,6 +62,18 @@ fn main() -> std::process::ExitCode {
             unharmed(t, victim)
         });
     }
+    suite.test("leader_gone", |t| {
+        // Saved in full, or refused; the harness cannot tell which is right.
+        let mut victim = t.victim("leader_gone").start()?;
+        let dumped = t.dump(victim.pid()).arg("--kill").run()?;
+        if dumped.code != Some(0) {
+            ensure!(matches!(dumped.code, Some(5 | 7)), "{dumped:?}");
+            return unharmed(t, victim);
+        }
+        victim.wait_exit()?;
+        let restored = t.restore("saved.ckpt").start()?;
+        unharmed(t, restored)
+    });
     suite.test("pipe_to_the_outside", |t| {
         let (theirs, _ours) = std::io::pipe()?;
         let script = format!("exec 5<&0 </dev/null; exec {}", t.path("counter").display());
@@ -87,8 +99,10 @@ fn main() -> std::process::ExitCode {
     });
     for name in failpoints() {
         let name: &'static str = name.leak();
-        suite.test(format!("fault::{name}"), move |t| fault(t, name, false));
-        suite.test(format!("fault::{name}::killed"), move |t| fault(t, name, true));
+        suite.test(format!("fault::{name}"), move |t| fault(t, name, false, false));
+        // --kill kills only when the image is complete.
+        suite.test(format!("fault::{name}::with_kill"), move |t| fault(t, name, false, true));
+        suite.test(format!("fault::{name}::killed"), move |t| fault(t, name, true, false));
     }
     suite.run()
 }
@@ -180,7 +194,7 @@ fn full_disk(t: &T) -> TestResult {
     let victim = t.victim("mem_anon").start()?;
     std::fs::create_dir(t.path("small"))?;
     let script = format!(
-        "mount -t tmpfs -o size=1m none small || exit 99; {} {} -o small/saved.ckpt; s=$?; ls -A small; exit $s",
+        "mount -t tmpfs -o size=1m none small || exit 99; {} {} -o small/saved.ckpt --kill; s=$?; ls -A small; exit $s",
         ckpt_tests::tool("ckpt-dump")?.display(),
         victim.pid()
     );
@@ -243,14 +257,15 @@ fn failpoints() -> Vec<String> {
         .collect()
 }
 
-fn fault(t: &T, name: &str, kill: bool) -> TestResult {
+fn fault(t: &T, name: &str, kill: bool, to_kill: bool) -> TestResult {
     // Where nothing can be run in the target any more, some memory of ours may stay there, which
     // mem_anon would notice.
     let lenient = kill || name.starts_with("call-");
     let victim = t.victim(if lenient { "thr_many" } else { "mem_anon" }).start()?;
     let before = files(t)?;
     let value = if kill { format!("{name}=kill") } else { name.to_owned() };
-    let dumped: Dumped = t.dump(victim.pid()).env("CKPT_FAILPOINT", value).run()?;
+    let options: &[&str] = if to_kill { &["--kill"] } else { &[] };
+    let dumped: Dumped = t.dump(victim.pid()).args(options).env("CKPT_FAILPOINT", value).run()?;
     if kill {
         ensure!(dumped.code.is_none(), "it was not killed: {dumped:?}");
     } else {

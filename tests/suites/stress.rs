@@ -31,7 +31,23 @@ fn main() -> std::process::ExitCode {
         }
         suite.test_as(Who::User, format!("{kind}::user"), move |t| generations(t, kind, "auto"));
     }
+    if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
+        suite.test("execs::unharmed", execs);
+    }
     suite.run()
+}
+
+/// A program that calls execve all the time: dumped now and then, or told why not; never harmed.
+fn execs(t: &T) -> TestResult {
+    let mut victim = t.victim("execs").start()?;
+    for round in 0..DUMPS {
+        let dumped = t.dump(victim.pid()).run()?;
+        ensure!(matches!(dumped.code, Some(0 | 1)), "dump {round}: {dumped:?}");
+        victim.ensure_alive().with_context(|| format!("after dump {round}"))?;
+    }
+    t.go()?;
+    victim.expect_exit(0)?;
+    t.expect_ok()
 }
 
 fn unharmed(t: &T, kind: &str) -> TestResult {

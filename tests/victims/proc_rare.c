@@ -11,22 +11,8 @@ int main(void) {
     char *named = map(3 * PAGE, PROT_READ | PROT_WRITE);
     (void)prctl(0x53564d41, 0, named, 3 * PAGE, "a name");
     fill(named, 3 * PAGE, 1);
-    // A memory policy, where there is NUMA: MPOL_BIND to node 0; MPOL_PREFERRED for the thread.
-    unsigned long nodes = 1;
-    char *bound = map(3 * PAGE, PROT_READ | PROT_WRITE);
-    bool numa = syscall(SYS_mbind, bound, 3 * PAGE, 2, &nodes, 64, 0) == 0;
-    if (numa) CHECK(syscall(SYS_set_mempolicy, 1, &nodes, 64) == 0);
-    fill(bound, 3 * PAGE, 2);
     ready();
     wait_go();
     verify(named, 3 * PAGE, 1);
-    verify(bound, 3 * PAGE, 2);
-    if (numa) {
-        int mode = -1;
-        CHECK(syscall(SYS_get_mempolicy, &mode, NULL, 0, NULL, 0) == 0);
-        EQ(mode, 1);
-        CHECK(syscall(SYS_get_mempolicy, &mode, NULL, 0, bound, 2) == 0);
-        EQ(mode, 2);
-    }
     return ok();
 }
