@@ -65,8 +65,9 @@ fn check(plan: &Plan) -> Result<(), WriteError> {
         let (have, want) = (plan.sources.len(), t.extents.len());
         return Err(WriteError::Plan(format!("{have} sources for {want} extents")));
     }
-    let ranges = extent_ranges(&mut t.clone()).iter().map(|r| **r).collect::<Vec<_>>();
-    if ranges.iter().any(|r| r.count > 0 && r.indices().end > t.extents.len()) {
+    let of_vmas = t.vmas.iter().flat_map(|v| [v.dirty, v.embedded]);
+    let mut ranges = of_vmas.chain(t.files.iter().map(|f| f.contents));
+    if ranges.any(|r| r.count > 0 && r.indices().end > t.extents.len()) {
         return Err(WriteError::Plan("a range of extents outside their table".into()));
     }
     if t.tasks.get(plan.header.root_task as usize).is_none_or(|task| task.mm as usize >= t.mms.len()) {
