@@ -121,7 +121,13 @@ pub fn set_marks(task: &Task, mm: &Mm) -> Result<()> {
         Error::os("cannot set the personality")(e).on(On::Number(u64::from(task.personality)))
     })?;
     if mm.flags & mm_flags::THP_DISABLE != 0 {
-        process::prctl(PR_SET_THP_DISABLE, 1, 0).map_err(Error::os("cannot disable huge pages"))?;
+        const EXCEPT_ADVISED: u64 = 2;
+        let mode = if mm.flags & mm_flags::THP_EXCEPT_ADVISED != 0 { EXCEPT_ADVISED } else { 0 };
+        match process::prctl(PR_SET_THP_DISABLE, 1, mode) {
+            Ok(_) => {}
+            Err(e) if mode != 0 => note(format_args!("huge pages stay enabled where not advised: {e}")),
+            Err(e) => return Err(Error::os("cannot disable huge pages")(e)),
+        }
     }
     if mm.flags & mm_flags::MEMORY_MERGE != 0 {
         process::prctl(PR_SET_MEMORY_MERGE, 1, 0).map_err(Error::os("cannot have memory merged"))?;

@@ -2,13 +2,17 @@
 //! what they were; capabilities as far as the caller has them.
 
 use crate::ctx::Ctx;
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, On, Result, note, say};
 use crate::sys::process::{self, Caps};
 use ckpt_format::Creds;
+use core::sync::atomic::{AtomicBool, Ordering};
 use linux_raw_sys::prctl::{
     PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, PR_CAPBSET_READ,
     PR_GET_SECUREBITS, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
 };
+
+/// SECBIT_KEEP_CAPS.
+const KEEP_CAPS: u32 = 1 << 4;
 
 /// More groups than any system allows a user in practice.
 const MAX_GROUPS: usize = 4096;
@@ -96,19 +100,25 @@ fn set_caps(saved: &Creds, keep_is_set: bool) -> Result<()> {
         permitted: saved.cap_permitted & now.permitted,
         inheritable: saved.cap_inheritable & (now.inheritable | now.permitted),
     };
-    if wanted.permitted != saved.cap_permitted {
+    // Once, not for each thread.
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if wanted.permitted != saved.cap_permitted && !SAID.swap(true, Ordering::Relaxed) {
         let missing = saved.cap_permitted & !now.permitted;
-        note(format_args!("capabilities that the program had are missing here: {missing:#x}"));
+        say(format_args!("capabilities that the program had are missing here: {missing:#x}"));
     }
     let failed = Error::os("cannot set the capabilities");
     let bits = process::prctl(PR_GET_SECUREBITS, 0, 0).unwrap_or(0) as u32;
-    if bits != saved.securebits {
+    if bits & !KEEP_CAPS == saved.securebits & !KEEP_CAPS {
+        // Needs no privilege, unlike the others.
+        if bits != saved.securebits || keep_is_set {
+            let keep = u64::from(saved.securebits & KEEP_CAPS != 0);
+            process::prctl(PR_SET_KEEPCAPS, keep, 0).map_err(Error::os("cannot set PR_SET_KEEPCAPS"))?;
+        }
+    } else {
         // Needs an effective CAP_SETPCAP, which a change of user took from the effective set.
         let _ = process::set_caps(Caps { effective: now.permitted, ..now });
         process::prctl(PR_SET_SECUREBITS, u64::from(saved.securebits), 0)
             .map_err(Error::os("cannot set the securebits"))?;
-    } else if keep_is_set {
-        let _ = process::prctl(PR_SET_KEEPCAPS, 0, 0);
     }
     if wanted != process::caps() {
         process::set_caps(wanted).map_err(&failed)?;

@@ -2,7 +2,8 @@
 
 use crate::arch;
 use crate::ctx::Ctx;
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, On, Result, note, say};
+use crate::sys::process;
 use ckpt_format::PAGE_SIZE;
 use ckpt_format::cpu::{FEATURES, WORDS};
 use ckpt_format::task::task_flags;
@@ -12,6 +13,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         return Err(Error::new("this kernel has pages of another size:").on(On::Number(ctx.page_size)));
     }
     one_task(ctx)?;
+    clock(ctx);
     if ctx.options.ignore_cpu {
         return Ok(());
     }
@@ -28,6 +30,31 @@ fn one_task(ctx: &Ctx) -> Result<()> {
     }
     ctx.threads(task)?;
     ctx.options.check_fds(&ctx.image, task.fd_table)
+}
+
+/// opmask, ZMM_Hi256 and Hi16_ZMM.
+const AVX512: u64 = 7 << 5;
+
+/// As `CpuFeatures::xstate_offsets`, of this CPU.
+pub fn xstate_offsets() -> u32 {
+    let offset = |component| match arch::cpuid(0xd, component, 0) {
+        0 => 0,
+        _ => arch::cpuid(0xd, component, 1) & 0xffff,
+    };
+    offset(5) | offset(9) << 16
+}
+
+/// CLOCK_MONOTONIC starts anew at each boot. Behind the dump's, absolute deadlines of the program lie in
+/// the future by the difference.
+fn clock(ctx: &Ctx) {
+    let (saved, now) = (ctx.image.header.time_monotonic, process::monotonic_ns());
+    if now < saved {
+        say(format_args!(
+            "warning: CLOCK_MONOTONIC is {} s behind that of the dump (another boot or machine): \
+             what the program does at a set monotonic time happens that much later",
+            (saved - now) / 1_000_000_000
+        ));
+    }
 }
 
 /// Instruction sets by name, and state components in use.
@@ -56,6 +83,11 @@ fn cpu(ctx: &Ctx) -> Result<()> {
         return Err(Error::new("this kernel or CPU lacks vector state that the program uses (XSAVE bits):")
             .on(On::Number(saved.xstate_in_use & !xcr0))
             .remedy(remedy));
+    }
+    let layout = xstate_offsets();
+    if saved.xstate_in_use & AVX512 != 0 && (saved.xstate_offsets ^ layout) & 0xffff != 0 {
+        return Err(Error::new("this CPU keeps AVX-512 state, which the program uses, in another layout")
+            .remedy("run the image on a CPU of the same vendor"));
     }
     if saved.xcr0 != xcr0 {
         note(format_args!(

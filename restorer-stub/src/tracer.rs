@@ -303,6 +303,22 @@ impl Xstate {
     }
 }
 
+/// PKRU is the one component that is always in use and lies elsewhere on CPUs of another vendor
+/// (preflight refuses those whose other components do).
+fn move_pkru(saved_offsets: u32, saved: &[u8], here: &mut [u8]) {
+    let (from, to) = (saved_offsets >> 16, crate::preflight::xstate_offsets() >> 16);
+    if from == to || from == 0 || to == 0 {
+        return;
+    }
+    let (from, to) = (from as usize, to as usize);
+    if let (Some(pkru), Some(_)) = (saved.get(from..from + 8), here.get(to..to + 8)) {
+        if let Some(old) = here.get_mut(from..from + 8) {
+            old.fill(0);
+        }
+        here[to..to + 8].copy_from_slice(pkru);
+    }
+}
+
 /// Registers, extended state and signal mask: what the thread had.
 fn set_state(ctx: &Ctx, thread: &Thread, tid: i32, state: &mut Xstate) -> Result<()> {
     let saved = ctx.image.blob(thread.xstate)?;
@@ -313,6 +329,7 @@ fn set_state(ctx: &Ctx, thread: &Thread, tid: i32, state: &mut Xstate) -> Result
         let n = saved.len().min(here.len());
         here[..n].copy_from_slice(&saved[..n]);
         here[n..].fill(0);
+        move_pkru(ctx.image.header.cpu.xstate_offsets, saved, here);
         ptrace::set_xstate(tid, here).map_err(failed("cannot set the vector registers of", tid))?;
     }
     let regs = Regs { ..thread.regs };

@@ -9,6 +9,7 @@ use crate::restore::become_program;
 use crate::sys::process::{self, Wait};
 use crate::sys::{CPath, Decimal, Errno, fd, signal};
 use crate::{creds, signals, supervisor, tracer};
+use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, WNOHANG};
@@ -41,10 +42,22 @@ fn auto(ctx: &'static Ctx) -> Error {
     if ctx.image.threads.len() > 1 {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
+            // Go and others keep ids that nobody knows how to correct.
+            Err(e) if !ids_are_known(ctx) => {
+                return e.remedy(
+                    "its threads know each other's ids, so it needs them back: run it as root or allow user \
+                     namespaces; --pid new takes the risk",
+                );
+            }
             Err(e) => note(format_args!("not in a namespace: {e}")),
         }
     }
     in_place(ctx)
+}
+
+/// Whether the places of all threads' ids in memory are known (glibc, musl).
+fn ids_are_known(ctx: &Ctx) -> bool {
+    ctx.image.threads.iter().all(|t| t.flags & (thread_flags::LIBC_GLIBC | thread_flags::LIBC_MUSL) != 0)
 }
 
 fn leader_pid(ctx: &Ctx) -> Result<i32> {

@@ -25,7 +25,7 @@ pub fn collect() -> CpuFacts {
         words: WORDS.map(|(leaf, subleaf, register)| cpuid::cpuid(leaf, subleaf)[usize::from(register)]),
         xcr0,
         xstate_size: cpuid::xsave_size(xcr0) as u32,
-        reserved: 0,
+        xstate_offsets: cpuid::xsave_offset(5) | cpuid::xsave_offset(9) << 16,
         // The plan knows the threads.
         xstate_in_use: 0,
     };

@@ -29,6 +29,13 @@ pub fn xcr0() -> u64 {
     unsafe { read() }
 }
 
+/// Offset of a state component in an uncompacted XSAVE area; 0 where this processor has none.
+#[must_use]
+pub fn xsave_offset(component: u32) -> u32 {
+    let [len, offset, ..] = cpuid(0xd, component);
+    if len == 0 { 0 } else { offset & 0xffff }
+}
+
 /// Size in bytes of an uncompacted XSAVE area that holds these components.
 #[must_use]
 pub fn xsave_size(components: u64) -> usize {

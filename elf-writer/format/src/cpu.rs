@@ -14,7 +14,9 @@ crate::records! {
         pub xcr0: u64,
         /// Size of the uncompacted XSAVE area, in bytes.
         pub xstate_size: u32,
-        pub reserved: u32,
+        /// Offsets in that area of the opmask registers (component 5, low half; the rest of AVX-512 follows
+        /// them) and of PKRU (component 9, high half): they differ between vendors. 0 where absent.
+        pub xstate_offsets: u32,
         /// State components in use (XSTATE_BV) by any saved thread.
         pub xstate_in_use: u64,
     }
@@ -83,8 +85,13 @@ pub const FEATURES: &[(u8, u8, &str)] = &[
     (4, 23, "avx512_fp16"),
     (4, 24, "amx_tile"),
     (4, 25, "amx_int8"),
+    (5, 0, "sha512"),
+    (5, 1, "sm3"),
+    (5, 2, "sm4"),
     (5, 4, "avx_vnni"),
     (5, 5, "avx512_bf16"),
+    (5, 7, "cmpccxadd"),
+    (5, 21, "amx_fp16"),
     (5, 23, "avx_ifma"),
     (6, 0, "lahf_lm"),
     (6, 5, "abm"),

@@ -188,6 +188,15 @@ fn file_shared(ctx: &Ctx, vma: &Vma) -> Result<()> {
     let path = files::path(ctx, file)?;
     let access = if vma.flags & vma_flags::MAYWRITE != 0 { O_RDWR } else { O_RDONLY };
     let fd = files::open(ctx, vma.file, access)?;
+    let now = fd::fstat(fd).map_err(|e| Error::os("cannot stat the mapped file")(e).path(path))?;
+    if file.mode & S_IFMT == S_IFREG
+        && (now.st_mode & S_IFMT != S_IFREG || (now.st_size as u64) < file.size)
+        && !ctx.options.ignore_changed_files
+    {
+        return Err(Error::new("the mapped file is shorter than at the dump:")
+            .path(path)
+            .remedy("put the old one back, or use --ignore-changed-files"));
+    }
     let strict = file.flags & file_flags::MUST_BE_IDENTICAL != 0 && !ctx.options.ignore_changed_files;
     if strict && !files::is_identical(ctx, file, fd) {
         return Err(Error::new("the mapped file has changed since the dump:")

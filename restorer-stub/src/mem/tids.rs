@@ -3,17 +3,20 @@
 //! libc caches a thread's id in its control block (the image says where), and the owner's id in
 //! mutexes. Kinds that check the owner (recursive, errorcheck, robust) would deadlock or fail with
 //! the old id, so that held ones are looked for in all private writable memory that was stored,
-//! by the pattern that such a mutex has. A pattern of 20 bytes, one of which is a live thread's id,
-//! hardly arises otherwise. So it is with reader-writer locks held for writing. Ids in other structures
+//! by the pattern that such a mutex has. A pattern of 40 bytes, four of which are a live thread's id,
+//! hardly arises otherwise, unless the id is small: then a find is an error. So it is with reader-writer locks held for writing. Ids in other structures
 //! of the C library are not known.
 
 use super::map;
 use crate::ctx::Ctx;
-use crate::report::{Result, note};
+use crate::report::{Error, Result, note};
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{Image, Mm, Task, Thread, Vma, VmaKind};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{FUTEX_TID_MASK, FUTEX_WAITERS, PROT_READ, PROT_WRITE};
+
+/// Ids below this (in containers) are like any number that programs have in tables.
+const SMALL_ID: i32 = 300;
 
 /// Writes the present ids over the saved ones. All threads exist; memory has its final rights.
 pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
@@ -40,6 +43,12 @@ pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
             let words = unsafe { core::slice::from_raw_parts_mut(e.addr as *mut u32, e.len as usize / 4) };
             found += correct_words(words, threads, &now, glibc, musl);
         }
+    }
+    if found > 0 && threads.iter().any(|t| t.tid < SMALL_ID) {
+        return Err(Error::new(
+            "memory has what may be a held lock of a thread whose id is too small to be told from other numbers",
+        )
+        .remedy("use --pid ns or --pid same"));
     }
     if found > 0 {
         note(format_args!("the owner of {found} held locks was corrected"));
@@ -73,7 +82,8 @@ fn correct_words(
         if glibc
             && (min..=max).contains(&id)
             && let Some(new) = owner(id)
-            && let Some(lock) = glibc_mutex(&words[at..at + 5], id, new)
+            && let Some(mutex) = words.get(at..at + 10)
+            && let Some(lock) = glibc_mutex(mutex, id, new)
         {
             words[at] = lock;
             words[at + 2] = new;
@@ -132,6 +142,10 @@ fn glibc_mutex(m: &[u32], id: u32, new: u32) -> Option<u32> {
         return (lock & FUTEX_TID_MASK == id).then_some(lock & !FUTEX_TID_MASK | new);
     }
     let held = matches!(lock & !FUTEX_WAITERS, 1 | 2) && users >= 1;
+    // Spins and elision, and the list of robust mutexes: 40 bytes in all.
+    if m[5..10] != [0; 5] {
+        return None;
+    }
     match kind & KIND {
         1 if held && (1..1 << 20).contains(&count) => Some(lock),
         2 if held && count == 0 => Some(lock),

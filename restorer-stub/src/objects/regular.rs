@@ -5,7 +5,7 @@ use crate::files;
 use crate::report::{Error, On, Result};
 use crate::sys::{Errno, Fd, fd};
 use ckpt_format::fd::regular::OpenFile;
-use ckpt_format::{FileIdent, Object};
+use ckpt_format::{FileIdent, Image, Object};
 use linux_raw_sys::general::*;
 
 /// Flags of open(2) that concern the opening, not what is open; O_ASYNC waits for its owner.
@@ -96,6 +96,15 @@ fn check(o: &Objects, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> 
         return Err(
             Error::new("no longer a file of the same type:").remedy("give another one with --fd NUMBER=PATH")
         );
+    }
+    // Who restores for another user must not lend that user own rights to what is now under the path.
+    let task = o.ctx.task()?;
+    let leader = o.ctx.threads(task)?[0];
+    let creds = Image::get(o.ctx.image.creds, leader.creds, "credentials")?;
+    let same = (stat.st_uid, stat.st_gid, stat.st_mode) == (file.uid, file.gid, file.mode);
+    if creds.uid[3] != o.ctx.caller.uids[1] && !same {
+        return Err(Error::new("owner or mode is not as at the dump, and the program ran as another user:")
+            .remedy("run the image as the program's user, or give the file with --fd NUMBER=PATH"));
     }
     if stat.st_rdev != file.rdev && file.mode & S_IFMT != S_IFREG {
         return Err(Error::new("another device now:").remedy("give another one with --fd NUMBER=PATH"));

@@ -195,6 +195,8 @@ fn bind(o: &Objects, saved: &UnixSocket, fd: Fd) -> Result<()> {
     let name = o.ctx.image.blob(saved.name)?;
     let address = Address::new(name)?;
     let is_path = name[0] != 0;
+    // The socket file has its mode from the start: chmod(2) would follow a link put in its place.
+    let umask = crate::sys::fd::umask(!saved.mode & 0o777);
     let bound = in_dir(o, saved, |name| match sys::bind(fd, address.as_bytes()) {
         Err(Errno::EADDRINUSE) if is_path && is_stale(name, saved.kind) => {
             fd::unlink(name)?;
@@ -202,6 +204,7 @@ fn bind(o: &Objects, saved: &UnixSocket, fd: Fd) -> Result<()> {
         }
         r => r,
     });
+    crate::sys::fd::umask(umask);
     bound.map_err(|e| {
         let remedy = match e {
             Errno::EADDRINUSE => "end the program that uses it (perhaps the one that was dumped)",
@@ -212,11 +215,8 @@ fn bind(o: &Objects, saved: &UnixSocket, fd: Fd) -> Result<()> {
         Error::os("cannot bind the unix socket")(e).remedy(remedy)
     })?;
     if is_path {
-        // Owner and mode as far as the restorer may.
-        let _ = in_dir(o, saved, |name| {
-            let _ = os::chown(name, saved.uid, saved.gid);
-            os::chmod(name, saved.mode)
-        });
+        // Owner as far as the restorer may.
+        let _ = in_dir(o, saved, |name| os::chown(name, saved.uid, saved.gid));
     }
     Ok(())
 }

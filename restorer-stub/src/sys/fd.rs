@@ -168,9 +168,9 @@ pub fn chroot(path: &[u8]) -> Result<()> {
     unsafe { sys!(__NR_chroot, path.as_ptr()) }.map(drop)
 }
 
-pub fn umask(mask: u32) {
+pub fn umask(mask: u32) -> u32 {
     // SAFETY: touches no memory and cannot fail.
-    let _ = unsafe { sys!(__NR_umask, mask) };
+    unsafe { sys!(__NR_umask, mask) }.unwrap_or(0) as u32
 }
 
 /// Replaces the contents of a small file in /proc.

@@ -125,12 +125,6 @@ pub fn mode_of(path: &[u8]) -> Result<u32> {
     Ok(stat.st_mode)
 }
 
-pub fn chmod(path: &[u8], mode: u32) -> Result<()> {
-    let path = CPath::new(path)?;
-    // SAFETY: `path` is NUL-terminated and only read.
-    unsafe { sys!(__NR_fchmodat, AT_FDCWD, path.as_ptr(), mode) }.map(drop)
-}
-
 pub fn chown(path: &[u8], uid: u32, gid: u32) -> Result<()> {
     let path = CPath::new(path)?;
     let flags = AT_SYMLINK_NOFOLLOW;

@@ -8,6 +8,14 @@ pub fn getpid() -> i32 {
     plain(__NR_getpid) as i32
 }
 
+/// CLOCK_MONOTONIC, in ns.
+pub fn monotonic_ns() -> u64 {
+    let mut t = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec.
+    let _ = unsafe { sys!(__NR_clock_gettime, CLOCK_MONOTONIC, &raw mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
 pub fn gettid() -> i32 {
     plain(__NR_gettid) as i32
 }
