@@ -26,6 +26,8 @@ pub struct UnixFacts {
     /// Connections not accepted yet.
     pub waiting: usize,
     pub peer: Peer,
+    /// SO_PEERCRED: process that made the other end; 0 for none.
+    pub peer_pid: i32,
     /// Name of the peer.
     pub remote: Vec<u8>,
     /// SHUT_RD = 1, SHUT_WR = 2 bits.
@@ -95,6 +97,8 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         backlog: known.backlog,
         waiting: known.waiting,
         peer,
+        // The first word of `struct ucred`.
+        peer_pid: option_int(fd, libc::SOL_SOCKET, libc::SO_PEERCRED).unwrap_or(0),
         remote: remote.map(|r| path_in(&r)).unwrap_or_default(),
         shutdown: known.shutdown,
         queue,

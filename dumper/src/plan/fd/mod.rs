@@ -155,18 +155,21 @@ impl<'a> Planner<'a> {
         objects[0]
     }
 
-    /// F_SETOWN target, which must be inside the image.
+    /// F_SETOWN target, which must be inside the image; as the program knows it.
     fn owner(&mut self, d: &Description) -> (i32, i32) {
         let (kind, id) = d.owner;
         let task = self.task;
-        let inside = match kind {
+        let own = match kind {
             // F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP.
-            0 => task.threads.iter().any(|t| t.tid == id),
-            1 => id == task.pid,
-            _ => id == task.process.pgid,
+            0 => task.threads.iter().find(|t| t.tid == id).map(|t| t.own_tid),
+            1 => (id == task.pid).then_some(task.process.own_pid),
+            _ => (id == task.process.seen_pgid).then_some(task.process.pgid),
         };
-        if id == 0 || inside {
-            return (kind, id);
+        if id == 0 {
+            return (kind, 0);
+        }
+        if let Some(own) = own {
+            return (kind, own);
         }
         let what = format!("{}: its signals (F_SETOWN) go to {id}, outside the image", self.name(d));
         self.refuse(what, "set another owner before the dump");
@@ -191,7 +194,7 @@ impl<'a> Planner<'a> {
                 start: lock.start,
                 len: lock.last.map_or(0, |last| last - lock.start + 1),
                 object: self.object_of(index),
-                pid: self.task.pid,
+                pid: self.task.process.own_pid,
                 reserved: 0,
             };
             self.b.tables.locks.push(record);
