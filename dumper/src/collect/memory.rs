@@ -3,6 +3,7 @@
 pub mod files;
 pub mod pagemap;
 pub mod resident;
+pub mod sharers;
 pub mod smaps;
 
 use crate::ptrace::{Frozen, RemoteAddr};
@@ -29,6 +30,8 @@ pub struct MemoryFacts {
     pub coredump_filter: u32,
     /// mlockall(MCL_FUTURE), and whether with MCL_ONFAULT.
     pub lock_future: Option<bool>,
+    /// Nameless memory that others have, too.
+    pub sharers: Vec<sharers::Sharer>,
 }
 
 /// One VMA.
@@ -76,18 +79,25 @@ pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
     facts.vdso.code = vec![0; facts.vdso.len as usize];
     target.read(RemoteAddr(facts.vdso.addr), &mut facts.vdso.code).context("reading the vDSO")?;
 
+    facts.sharers = sharers::collect(pid, &kept);
     let areas: Vec<pagemap::Area> = kept
         .iter()
-        .filter(|e| !e.shared)
         .map(|e| pagemap::Area { start: e.start, end: e.end, populated: e.rss + e.swap })
         .collect();
     let pages = pagemap::collect(pid, &areas)?;
     let mut files = files::Files::new(pid);
     for entry in kept {
-        let own = if entry.shared { Pages::default() } else { pages.within(entry.start, entry.end) };
+        let mut own = pages.within(entry.start, entry.end);
+        if entry.shared {
+            // Contents belong to the object; guards to this mapping (since Linux 6.15).
+            own.own.clear();
+        }
         let file = (entry.ino != 0 || entry.path.starts_with(b"/")).then(|| files.of_mapping(&entry));
         let unreachable = |i: usize| !files.found[i].present && files.found[i].handle.is_none();
-        let memory = entry.path.starts_with(b"/") || entry.path.starts_with(b"[anon_shmem:");
+        // Only here is "resident" the same as "has contents": pages of a disk's file may be on disk.
+        let memory = [&b"/dev/zero"[..], b"/memfd:", b"/SYSV", b"/dev/shm/", b"[anon_shmem:"]
+            .iter()
+            .any(|prefix| entry.path.starts_with(prefix));
         let by_mapping = entry.shared && memory && file.is_some_and(unreachable);
         let resident = if by_mapping { resident::collect(target, &entry)? } else { None };
         facts.vmas.push(VmaFacts { shown: entry, pages: own, file, resident });

@@ -48,12 +48,19 @@ pub fn collect(target: &mut Frozen) -> Result<SignalFacts> {
         // struct kernel_sigaction has the fields of ours, in the same order.
         actions[i] = SigAction::read_from_bytes(chunk).unwrap_or_default();
     }
-    let queue = raw::pending(pid, true).with_context(|| format!("signals pending for PID {pid}"))?;
-    Ok(SignalFacts { actions, pending: pending(queue) })
+    Ok(SignalFacts { actions, pending: queued(pid, true)? })
 }
 
-/// Records of queued signals.
-#[must_use]
-pub fn pending(queue: Vec<[u8; raw::SIGINFO_LEN]>) -> Vec<PendingSignal> {
-    queue.into_iter().map(|siginfo| PendingSignal { siginfo }).collect()
+/// Signals queued for a thread, or (`shared`) for its whole process, oldest first.
+///
+/// # Errors
+/// When the target died.
+pub fn queued(tid: i32, shared: bool) -> Result<Vec<PendingSignal>> {
+    let queue = raw::pending(tid, shared).with_context(|| {
+        format!(
+            "reading the signals that are pending for {} {tid}",
+            if shared { "process" } else { "thread" }
+        )
+    })?;
+    Ok(queue.into_iter().map(|siginfo| PendingSignal { siginfo }).collect())
 }

@@ -1,6 +1,6 @@
 //! What belongs to the whole process and not to memory, descriptors or signals.
 
-use super::proc;
+use super::{creds, proc, surroundings};
 use crate::ptrace::{Call, Frozen};
 use anyhow::{Context, Result};
 use std::os::unix::ffi::OsStringExt;
@@ -12,8 +12,9 @@ pub struct ProcessFacts {
     pub own_pid: i32,
     pub pgid: i32,
     pub sid: i32,
-    /// Parent, as we see it.
+    /// Parent and process group, as we see them.
     pub ppid: i32,
+    pub seen_pgid: i32,
     /// Controlling terminal, as `/proc/PID/stat` encodes it (`new_encode_dev`); 0 for none.
     pub tty_nr: u32,
     /// Foreground process group of that terminal, -1 for none.
@@ -23,13 +24,17 @@ pub struct ProcessFacts {
     pub umask: u32,
     pub cwd: Vec<u8>,
     pub root: Vec<u8>,
+    /// These paths lead us to other directories than the process is in.
+    pub cwd_elsewhere: bool,
+    pub root_elsewhere: bool,
     /// `(soft, hard)` by RLIMIT_* number.
     pub rlimits: [[u64; 2]; 16],
     pub oom_score_adj: i32,
     pub child_subreaper: bool,
     /// PR_GET_DUMPABLE.
     pub dumpable: u32,
-    pub thp_disable: bool,
+    /// PR_GET_THP_DISABLE: 0, 1, or 3 (PR_THP_DISABLE_EXCEPT_ADVISED).
+    pub thp_disable: u32,
     /// PR_GET_MDWE, PR_GET_TSC, PR_GET_MEMORY_MERGE; the kernel's default where it does not know them.
     pub mdwe: u32,
     pub tsc_sigsegv: bool,
@@ -38,6 +43,8 @@ pub struct ProcessFacts {
     pub membarrier: Option<u32>,
     /// Namespaces other than ours in which the same names mean other things: `net`, `ipc` ...
     pub namespaces: Vec<String>,
+    /// Threads that do not share what threads usually do, and what.
+    pub apart: Vec<(i32, String)>,
     /// Signal that stopped the process, when it was in a group stop.
     pub stopped_by: Option<i32>,
     /// Living children, pid and name.
@@ -90,23 +97,28 @@ pub fn collect(target: &mut Frozen) -> Result<ProcessFacts> {
         let path = format!("/proc/{pid}/{name}");
         Ok(std::fs::read_link(&path).with_context(|| format!("reading {path}"))?.into_os_string().into_vec())
     };
+    let (cwd, root) = (link("cwd")?, link("root")?);
     let mut facts = ProcessFacts {
         own_pid: own("NSpid", pid),
         pgid: own("NSpgid", stat.pgrp),
         sid: own("NSsid", stat.session),
         ppid: stat.ppid,
+        seen_pgid: stat.pgrp,
         tty_nr: stat.tty_nr,
         tty_pgrp: stat.tpgid,
         exit_signal: stat.exit_signal,
         personality: u32::from_str_radix(file("personality")?.trim(), 16).unwrap_or(0),
         umask: proc::field(&status, "Umask").and_then(|u| u32::from_str_radix(u, 8).ok()).unwrap_or(0o22),
-        cwd: link("cwd")?,
-        root: link("root")?,
+        cwd_elsewhere: surroundings::leads_elsewhere(pid, "cwd", &cwd),
+        root_elsewhere: surroundings::leads_elsewhere(pid, "root", &root),
+        cwd,
+        root,
         rlimits: proc::limits(&file("limits")?),
         oom_score_adj: file("oom_score_adj")?.trim().parse().unwrap_or(0),
         stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
         children: children(target),
-        namespaces: namespaces(pid),
+        namespaces: surroundings::namespaces(pid, &creds::parse(&status)),
+        apart: surroundings::apart(pid, &target.tids()),
         name: stat.comm.clone(),
         command: file("cmdline")?.trim_end_matches('\0').replace('\0', " "),
         mm: MmFields {
@@ -147,7 +159,7 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
     let word = |i: usize| u32::from_le_bytes([words[i], words[i + 1], words[i + 2], words[i + 3]]);
     facts.mm.brk = results[0] as u64;
     facts.dumpable = results[1].max(0) as u32;
-    facts.thp_disable = results[2] == 1;
+    facts.thp_disable = results[2].max(0) as u32;
     facts.mdwe = results[3].max(0) as u32;
     facts.memory_merge = results[4] == 1;
     facts.child_subreaper = results[5] == 0 && word(0) != 0;
@@ -166,24 +178,4 @@ fn children(target: &Frozen) -> Vec<(i32, String)> {
         .collect();
     all.sort_unstable();
     all.into_iter().map(|child| (child, proc::name(child))).collect()
-}
-
-/// Namespaces that the process does not share with us, of those that change what the image's names
-/// mean. Pid and user namespaces only change numbers, which are recorded as the process sees them. A
-/// mount namespace counts if something else is mounted at its root.
-fn namespaces(pid: i32) -> Vec<String> {
-    let differs = |name: &str| {
-        let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}"));
-        matches!((link(&pid.to_string()), link("self")), (Ok(theirs), Ok(ours)) if theirs != ours)
-    };
-    let root_mount = |pid: &str| {
-        let info = proc::read(&format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-        proc::root_mount(&info).map(str::to_owned)
-    };
-    ["ipc", "mnt", "net", "time", "uts"]
-        .into_iter()
-        .filter(|name| differs(name))
-        .filter(|name| *name != "mnt" || root_mount(&pid.to_string()) != root_mount("self"))
-        .map(str::to_owned)
-        .collect()
 }

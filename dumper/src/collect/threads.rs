@@ -102,7 +102,7 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
         ioprio: sys::thread::ioprio(tid).context("ioprio_get")?,
         affinity: sys::thread::affinity(tid).context("sched_getaffinity")?,
         creds: creds::parse(&status),
-        pending: signals::pending(raw::pending(tid, false).context("signals pending for it")?),
+        pending: signals::queued(tid, false)?,
         ..ThreadFacts::default()
     };
     facts.affinity_all =

@@ -14,6 +14,19 @@ pub struct TimerFacts {
     pub posix: Vec<PosixTimer>,
 }
 
+impl TimerFacts {
+    /// Whether a timer has expired since `before`: its signal may be in a queue, or not, that was
+    /// read in between.
+    #[must_use]
+    pub fn expired_since(&self, before: &Self) -> bool {
+        let itimers = self.itimers.iter().zip(&before.itimers).map(|(now, was)| (now.value_us, was.value_us));
+        let posix =
+            self.posix.iter().zip(&before.posix).map(|(now, was)| (now.remaining_ns, was.remaining_ns));
+        // More time than before: a periodic timer began anew.
+        itimers.chain(posix).any(|(now, was)| now > was || (now == 0 && was != 0))
+    }
+}
+
 /// Size of `struct itimerval` and `struct itimerspec`.
 const SPEC: usize = 32;
 
@@ -35,8 +48,7 @@ pub fn collect(target: &mut Frozen, own_tid: impl Fn(i32) -> i32) -> Result<Time
     let mut bytes = [0; 3 * SPEC];
     target.read(scratch.addr, &mut bytes)?;
     for (timer, spec) in facts.itimers.iter_mut().zip(bytes.chunks_exact(SPEC)) {
-        let [interval, value] = pairs(spec).map(|(s, us)| s * 1_000_000 + us);
-        *timer = Itimer { interval_us: interval, value_us: value };
+        *timer = itimer(pairs(spec).map(|(s, us)| s * 1_000_000 + us));
     }
     // As many at a time as have room in the scratch memory.
     for chunk in listed.chunks((scratch.len as usize) / SPEC) {
@@ -88,8 +100,38 @@ fn posix(
     Ok(records)
 }
 
+/// A periodic ITIMER_REAL whose signal is pending shows value 0: it is started again when the signal is
+/// delivered (kernel/time/itimer.c). setitimer(2) would take the 0 for "off".
+fn itimer([interval_us, value_us]: [u64; 2]) -> Itimer {
+    Itimer { interval_us, value_us: if value_us == 0 { interval_us } else { value_us } }
+}
+
 /// `it_interval` and `it_value`, each seconds and a fraction.
 fn pairs(spec: &[u8]) -> [(u64, u64); 2] {
     let word = |i: usize| u64::from_le_bytes(spec[i * 8..i * 8 + 8].try_into().unwrap_or_default());
     [(word(0), word(1)), (word(2), word(3))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_periodic_timer_whose_signal_is_pending_is_on() {
+        assert_eq!(itimer([5000, 0]).value_us, 5000);
+        assert_eq!(itimer([5000, 7]).value_us, 7);
+        assert_eq!(itimer([0, 0]).value_us, 0);
+    }
+
+    #[test]
+    fn expirations_are_seen() {
+        let at = |real: u64, posix: u64| TimerFacts {
+            itimers: [Itimer { interval_us: 0, value_us: real }, Itimer::default(), Itimer::default()],
+            posix: vec![PosixTimer { remaining_ns: posix, ..PosixTimer::default() }],
+        };
+        assert!(!at(9, 9).expired_since(&at(10, 10)));
+        assert!(!at(0, 0).expired_since(&at(0, 0)));
+        assert!(at(0, 9).expired_since(&at(10, 10)));
+        assert!(at(9, 11).expired_since(&at(10, 10)));
+    }
 }

@@ -15,8 +15,9 @@ use std::ops::Range as Span64;
 pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
     let facts = &task.mm;
     let (first, first_guard) = (builder.tables.vmas.len() as u32, builder.tables.guards.len() as u32);
+    let own_mounts = task.process.namespaces.iter().any(|n| n == "mnt");
     for vma in &facts.vmas {
-        if let Some((what, remedy)) = obstacle(vma, facts) {
+        if let Some((what, remedy)) = obstacle(vma, facts, own_mounts) {
             let shown = &vma.shown;
             let name = String::from_utf8_lossy(&shown.path);
             let name = if name.is_empty() { "anonymous" } else { &name };
@@ -28,6 +29,15 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
         builder.tables.vmas.push(record);
         let guards = vma.pages.guards.iter();
         builder.tables.guards.extend(guards.map(|g| mm::GuardRange { start: g.start, len: g.end - g.start }));
+    }
+    for s in &facts.sharers {
+        let name = String::from_utf8_lossy(&s.path);
+        let range = format!("mapping {:#x}-{:#x} ({name})", s.start, s.end);
+        builder.loss(
+            "shared-outside",
+            task.pid,
+            format!("{range}: PID {} ({}) shares this memory", s.pid, s.name),
+        );
     }
     if builder.options.embed {
         builder.header.flags |= header::header_flags::EMBEDDED;
@@ -65,7 +75,13 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
 }
 
 fn mm_flags_of(task: &TaskFacts) -> u32 {
-    let thp = if task.process.thp_disable { mm_flags::THP_DISABLE } else { 0 };
+    let thp = match task.process.thp_disable {
+        0 => 0,
+        mode if mode & PR_THP_DISABLE_EXCEPT_ADVISED != 0 => {
+            mm_flags::THP_DISABLE | mm_flags::THP_EXCEPT_ADVISED
+        }
+        _ => mm_flags::THP_DISABLE,
+    };
     let lock = match task.mm.lock_future {
         None => 0,
         Some(false) => mm_flags::LOCK_FUTURE,
@@ -77,13 +93,15 @@ fn mm_flags_of(task: &TaskFacts) -> u32 {
     thp | lock | merge | membarrier << mm_flags::MEMBARRIER_SHIFT
 }
 
+const PR_THP_DISABLE_EXCEPT_ADVISED: u32 = 2;
+
 /// MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.
 const REGISTER_PRIVATE_EXPEDITED: u32 = 1 << 4;
 
 const RESTART: &str = "dump it before it maps that, or make it unmap it";
 
 /// Why a mapping cannot be saved, and what to do about it.
-fn obstacle(vma: &VmaFacts, facts: &MemoryFacts) -> Option<(&'static str, &'static str)> {
+fn obstacle(vma: &VmaFacts, facts: &MemoryFacts, own_mounts: bool) -> Option<(&'static str, &'static str)> {
     let shown = &vma.shown;
     let path = &shown.path[..];
     let starts = |prefix: &str| path.starts_with(prefix.as_bytes());
@@ -110,8 +128,16 @@ fn obstacle(vma: &VmaFacts, facts: &MemoryFacts) -> Option<(&'static str, &'stat
         return Some(("memory of a device", "dump it before it opens the device (run it without GPU, say)"));
     }
     let kind = vma.file.and_then(|i| facts.files[i].stat).map(|s| s.kind());
+    let elsewhere = vma.file.is_some_and(|i| facts.files[i].elsewhere);
+    if shown.shared && shown.has(b"mw") && elsewhere && !own_mounts {
+        return Some(("its path leads elsewhere outside of the program's root", "let it unmap the file"));
+    }
     if !is_dev_zero(shown) && matches!(kind, Some(libc::S_IFCHR | libc::S_IFBLK)) {
         return Some(("a device", "dump it before it maps the device"));
+    }
+    let unnamed = vma.file.is_some_and(|i| !facts.files[i].present);
+    if shown.shared && shown.has(b"ht") && unnamed && !starts("/anon_hugepage") {
+        return Some(("a memfd or deleted file of huge pages", "use anonymous huge pages, or a named file"));
     }
     if !shown.shared && shown.has(b"ht") && !starts("/anon_hugepage") && !path.is_empty() && path[0] == b'/' {
         return Some(("a private mapping of a hugetlbfs file", "map it shared, or use anonymous huge pages"));
@@ -153,6 +179,9 @@ fn vma_record(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFac
     let name = ["[anon:", "[anon_shmem:"].iter().find_map(|p| shown.path.strip_prefix(p.as_bytes()));
     let name = name.and_then(|n| n.strip_suffix(b"]")).unwrap_or_default();
     let (dirty, embedded) = match (kind, file) {
+        // MAP_DROPPABLE: state of vDSO random number generators, of which there must not be two. The kernel
+        // itself may drop these pages at any time.
+        (VmaKind::Anonymous, _) if shown.has(b"dp") => Default::default(),
         (VmaKind::Anonymous, _) => (own_pages(builder, pid, vma, DROP_ZERO), Range::default()),
         // A page of zeros must be stored here: it covers the file's.
         (VmaKind::FilePrivate, Some(file)) => {

@@ -36,11 +36,12 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("tcp-established", "TCP connections are reset: ECONNRESET at the program's next use"),
     ("unix-outside", "unix sockets connected to other processes find the other end closed"),
     ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
+    ("shared-outside", "memory shared with other processes becomes a copy of the program's own"),
     ("device", "unknown devices are opened again by path, without the state that they had"),
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
     (
         "namespaces",
-        "the program goes on in the network, IPC, time, host name and mount namespaces of its caller",
+        "the program goes on in the network, IPC, time, host name, user and mount namespaces of its caller",
     ),
 ];
 

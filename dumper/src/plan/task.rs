@@ -80,9 +80,26 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
             "start the program without it",
         );
     }
-    for (what, path) in [("working directory", &process.cwd), ("root directory", &process.root)] {
-        if path.ends_with(b" (deleted)") {
-            let path = String::from_utf8_lossy(path);
+    for (tid, what) in &process.apart {
+        builder.refuse(task.pid, format!("thread {tid}: has {what}"), "end that thread before the dump");
+    }
+    let directories = [
+        ("working directory", &process.cwd, process.cwd_elsewhere),
+        ("root directory", &process.root, process.root_elsewhere),
+    ];
+    let own_mounts = process.namespaces.iter().any(|n| n == "mnt");
+    for (what, path, elsewhere) in directories {
+        let deleted = path.ends_with(b" (deleted)");
+        let path = String::from_utf8_lossy(path);
+        // With mounts of its own, the `namespaces` above say it.
+        if elsewhere && !deleted && !own_mounts {
+            builder.refuse(
+                task.pid,
+                format!("{what}: {path} leads to another directory now"),
+                "unmount what covers it, or let the program change to another",
+            );
+        }
+        if deleted {
             builder.refuse(
                 task.pid,
                 format!("{what}: {path} has been removed"),

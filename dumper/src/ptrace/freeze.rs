@@ -2,6 +2,7 @@
 
 use super::restart;
 use super::tracee::{Outcome, Running, Stopped, Tracee};
+use super::wait;
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,7 @@ pub struct Threads {
 pub fn freeze(pid: i32) -> Result<Threads> {
     let mut stopped: BTreeMap<i32, Tracee<Stopped>> = BTreeMap::new();
     let mut busy: Vec<Tracee<Running>> = Vec::new();
+    let mut workers: BTreeMap<i32, String> = BTreeMap::new();
     let mut zombie_leader = false;
     let mut nudges = NUDGES;
     loop {
@@ -36,8 +38,14 @@ pub fn freeze(pid: i32) -> Result<Threads> {
         stopped.retain(|tid, _| tids.contains(tid));
         let mut fresh = Vec::new();
         for tid in tids {
-            let known = stopped.contains_key(&tid) || busy.iter().any(|t| t.tid() == tid);
+            let known = stopped.contains_key(&tid)
+                || workers.contains_key(&tid)
+                || busy.iter().any(|t| t.tid() == tid);
             if known || (tid == pid && zombie_leader) {
+                continue;
+            }
+            if let Some(name) = kernel_worker(pid, tid) {
+                workers.insert(tid, name);
                 continue;
             }
             match Tracee::seize(pid, tid) {
@@ -57,12 +65,13 @@ pub fn freeze(pid: i32) -> Result<Threads> {
             break;
         }
         crate::failpoint::hit("after-seize")?;
+        let traced: Vec<i32> = stopped.keys().copied().chain(fresh.iter().map(Tracee::tid)).collect();
         for tracee in fresh {
             let tid = tracee.tid();
             // One by one: `stopped` at once repairs what the stop did to the thread's system call,
             // which nobody would should we be killed before.
             tracee.interrupt();
-            match tracee.stopped(Instant::now() + PATIENCE)? {
+            match stop(tracee, &traced)? {
                 Outcome::Stopped(tracee) => drop(stopped.insert(tid, tracee)),
                 Outcome::Gone => {}
                 Outcome::Busy(tracee) => busy.push(tracee),
@@ -72,7 +81,30 @@ pub fn freeze(pid: i32) -> Result<Threads> {
     if stopped.is_empty() && busy.is_empty() {
         bail!(Failure::Vanished(pid));
     }
-    Ok(Threads { obstacles: obstacles(pid, &busy, zombie_leader), stopped: leader_first(pid, stopped) })
+    let mut obstacles = obstacles(pid, &busy, zombie_leader);
+    obstacles.extend(workers.into_iter().map(|(tid, name)| Obstacle {
+        pid,
+        what: format!("thread {tid} ({name}): works in the kernel for io_uring or vhost"),
+        remedy: "run the program without io_uring (most have an option)".into(),
+    }));
+    Ok(Threads { obstacles, stopped: leader_first(pid, stopped) })
+}
+
+/// Waits for the stop of a thread. Meanwhile it notes which others of ours end: a thread that calls
+/// execve first kills all others and waits until their tracer knows (`de_thread` in fs/exec.c).
+fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
+    const SLICE: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + PATIENCE;
+    let tid = tracee.tid();
+    loop {
+        match tracee.stopped(deadline.min(Instant::now() + SLICE))? {
+            Outcome::Busy(busy) if Instant::now() < deadline => {
+                traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
+                tracee = busy;
+            }
+            outcome => return Ok(outcome),
+        }
+    }
 }
 
 /// Lets threads that were stopped inside the vDSO run for a moment, so that the image does not depend
@@ -112,7 +144,8 @@ fn nudge_out_of_vdso(
             }
             *nudges -= 1;
             running.interrupt();
-            match running.stopped(Instant::now() + PATIENCE)? {
+            let traced: Vec<i32> = stopped.keys().copied().collect();
+            match stop(running, &traced)? {
                 Outcome::Stopped(tracee) => drop(stopped.insert(*tid, tracee)),
                 Outcome::Gone => {}
                 Outcome::Busy(tracee) => busy.push(tracee),
@@ -158,6 +191,20 @@ fn list(pid: i32) -> Result<Vec<i32>> {
         Err(e) => return Err(e).with_context(|| format!("listing {path}")),
     };
     Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// The name of a thread that never returns to user mode, and thus does nothing for us.
+fn kernel_worker(pid: i32, tid: i32) -> Option<String> {
+    // include/linux/sched.h. The latter meant something else before Linux 6.4.
+    const PF_IO_WORKER: u64 = 0x10;
+    const PF_USER_WORKER: u64 = 0x4000;
+    if tid == pid {
+        return None;
+    }
+    let stat = std::fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok().and_then(|s| proc::stat(&s))?;
+    let named = stat.comm.starts_with("vhost-") || stat.comm.starts_with("iou-");
+    let is_worker = stat.flags & PF_IO_WORKER != 0 || (stat.flags & PF_USER_WORKER != 0 && named);
+    is_worker.then_some(stat.comm)
 }
 
 /// Zombie or dead: PTRACE_SEIZE gives EPERM for these.

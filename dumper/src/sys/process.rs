@@ -38,3 +38,22 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let r = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// What two threads may share; KCMP_* of kcmp(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// CLONE_FILES.
+    Descriptors = 2,
+    /// CLONE_FS.
+    Directories = 3,
+}
+
+/// kcmp(2): whether two threads share a resource.
+///
+/// # Errors
+/// EPERM, ESRCH, and ENOSYS on kernels built without kcmp.
+pub fn share(tid1: i32, tid2: i32, what: Shared) -> io::Result<bool> {
+    // SAFETY: takes numbers only.
+    let r = unsafe { libc::syscall(libc::SYS_kcmp, tid1, tid2, what as i32, 0, 0) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(r == 0) }
+}

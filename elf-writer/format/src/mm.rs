@@ -84,6 +84,8 @@ pub mod mm_flags {
     pub const LOCK_FUTURE_ONFAULT: u32 = 4;
     /// prctl(PR_SET_MEMORY_MERGE).
     pub const MEMORY_MERGE: u32 = 8;
+    /// With THP_DISABLE: PR_THP_DISABLE_EXCEPT_ADVISED.
+    pub const THP_EXCEPT_ADVISED: u32 = 16;
     /// From this bit on: the MEMBARRIER_CMD_REGISTER_* commands that were in force (membarrier(2)).
     pub const MEMBARRIER_SHIFT: u32 = 16;
 }

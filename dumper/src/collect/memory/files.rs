@@ -10,19 +10,21 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A file that is mapped (or executed).
 #[derive(Clone, Debug, Default)]
 pub struct MappedFile {
-    /// As seen from the target's root, without the kernel's " (deleted)".
+    /// As we see it, also when the target has another root; without the kernel's " (deleted)".
     pub path: Vec<u8>,
     pub dev: u64,
     pub ino: u64,
     /// The path leads to this very file.
     pub present: bool,
+    /// But only from the target's root or mount namespace.
+    pub elsewhere: bool,
     /// Of the mapped file; `None` when neither its path nor a handle led to it.
     pub stat: Option<FileStat>,
     /// GNU build-id, empty for none.
@@ -36,8 +38,6 @@ pub struct MappedFile {
 /// Finds the files of one process; each is looked at once.
 pub struct Files {
     pid: i32,
-    /// Link of `/proc/PID/root`.
-    root: Vec<u8>,
     pub found: Vec<MappedFile>,
     pub handles: Vec<Arc<File>>,
     index: HashMap<(u64, u64, Vec<u8>), usize>,
@@ -53,15 +53,7 @@ const ODD_DEVICES: [i64; 2] = [0x9123_683e, 0x794c_7630];
 
 impl Files {
     pub fn new(pid: i32) -> Self {
-        let root = fs::read_link(format!("/proc/{pid}/root")).map(|p| p.as_os_str().as_bytes().to_vec());
-        Self {
-            pid,
-            root: root.unwrap_or_else(|_| b"/".to_vec()),
-            found: Vec::new(),
-            handles: Vec::new(),
-            index: HashMap::new(),
-            descriptors: None,
-        }
+        Self { pid, found: Vec::new(), handles: Vec::new(), index: HashMap::new(), descriptors: None }
     }
 
     /// Index in `found` of the file behind a mapping.
@@ -109,10 +101,11 @@ impl Files {
         for path in [&file.path.clone()[..], shown] {
             if let Some((meta, at)) = self.lookup(path, file.dev, file.ino) {
                 file.present = true;
-                file.path = self.inside_root(path);
+                file.elsewhere = at.as_os_str().as_bytes() != path;
+                file.path = path.to_vec();
                 file.stat = Some(FileStat::of(&meta));
                 if meta.is_file()
-                    && let Ok(open) = File::open(&at)
+                    && let Some(open) = open_same(&at, &meta)
                 {
                     file.build_id = build_id(&open);
                     file.handle = Some(self.keep(open));
@@ -120,7 +113,6 @@ impl Files {
                 return;
             }
         }
-        file.path = self.inside_root(&file.path);
         let Some(open) = self.open_unnamed(file, handle) else { return };
         if let Ok(meta) = open.metadata() {
             file.stat = Some(FileStat::of(&meta));
@@ -134,20 +126,12 @@ impl Files {
     fn lookup(&self, path: &[u8], dev: u64, ino: u64) -> Option<(fs::Metadata, PathBuf)> {
         let mut through_root = format!("/proc/{}/root", self.pid).into_bytes();
         through_root.extend_from_slice(path);
-        [&through_root[..], path].into_iter().find_map(|candidate| {
+        [path, &through_root[..]].into_iter().find_map(|candidate| {
             let candidate = Path::new(OsStr::from_bytes(candidate));
             let meta = fs::metadata(candidate).ok()?;
             let same = meta.ino() == ino && (meta.dev() == dev || odd_device(candidate));
             same.then(|| (meta, candidate.to_path_buf()))
         })
-    }
-
-    /// A path of ours, as seen from the target's root.
-    fn inside_root(&self, path: &[u8]) -> Vec<u8> {
-        match path.strip_prefix(&self.root[..]) {
-            Some(inside) if self.root != b"/" && inside.starts_with(b"/") => inside.to_vec(),
-            _ => path.to_vec(),
-        }
     }
 
     /// A file that no path leads to: through the mapping (needs CAP_CHECKPOINT_RESTORE), else through
@@ -158,7 +142,7 @@ impl Files {
             let kind = meta.file_type();
             // Opening a device may have effects.
             let plain = !kind.is_char_device() && !kind.is_block_device() && !kind.is_fifo();
-            plain.then(|| File::open(path).ok()).flatten()
+            plain.then(|| open_same(path, &meta)).flatten()
         };
         regular(handle).or_else(|| {
             let pid = self.pid;
@@ -171,6 +155,16 @@ impl Files {
         self.handles.push(Arc::new(file));
         (self.handles.len() - 1) as u32
     }
+}
+
+/// Opens what `meta` describes. Its owner may put something else in its place meanwhile: a FIFO, whose
+/// opening would wait, or a link to a file that is not for everybody's eyes.
+fn open_same(path: &Path, meta: &fs::Metadata) -> Option<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let now = file.metadata().ok()?;
+    let same = (now.dev(), now.ino(), now.mode()) == (meta.dev(), meta.ino(), meta.mode());
+    same.then_some(file)
 }
 
 fn odd_device(path: &Path) -> bool {
@@ -228,13 +222,5 @@ mod tests {
         let exe = files.exe().unwrap();
         assert!(files.found[exe].present);
         assert_eq!(files.of_mapping(libc), index);
-    }
-
-    #[test]
-    fn paths_are_made_relative_to_the_root() {
-        let mut files = Files::new(std::process::id() as i32);
-        files.root = b"/jail".to_vec();
-        assert_eq!(files.inside_root(b"/jail/lib/x"), b"/lib/x");
-        assert_eq!(files.inside_root(b"/jailed/x"), b"/jailed/x");
     }
 }
