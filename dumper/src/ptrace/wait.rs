@@ -64,6 +64,15 @@ pub fn poll(tid: i32) -> io::Result<Option<Event>> {
     }
 }
 
+/// Takes note of the end of a thread, if it has ended; stops are left for [`poll`].
+pub fn reap(tid: i32) {
+    // SAFETY: siginfo_t is plain data, for which zero bytes are valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: `info` is a valid place for the result.
+    unsafe { libc::waitid(libc::P_PID, tid as libc::id_t, &raw mut info, options) };
+}
+
 /// Waits until `deadline`; `None` when nothing happened until then. SIGCHLD must be blocked
 /// ([`signals::block`]); if some other thread of ours swallows it, polling still gets on.
 ///
