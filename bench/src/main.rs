@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     println!("{}", measure::criu_state(options.criu.as_deref()));
     let rounds = options.rounds.unwrap_or(if options.quick { 4 } else { 8 });
     let mut rows = Vec::new();
-    rows.push(report::Row::size("stub in the image", tools.stub_bytes()?, 256 << 10));
+    rows.push(report::Row::size("stub in the image", victim::Tools::stub_bytes()?, 256 << 10));
     for workload in workloads::all(options.quick) {
         if options.only.as_ref().is_some_and(|text| !workload.name.contains(text.as_str())) {
             continue;
