@@ -38,6 +38,8 @@ pub struct ProcessFacts {
     /// PR_GET_MDWE, PR_GET_TSC, PR_GET_MEMORY_MERGE; the kernel's default where it does not know them.
     pub mdwe: u32,
     pub tsc_sigsegv: bool,
+    /// It has a local descriptor table: modify_ldt(2).
+    pub ldt: bool,
     pub memory_merge: bool,
     /// membarrier(2) registrations, as their commands; `None` on kernels that do not tell (before 6.3).
     pub membarrier: Option<u32>,
@@ -153,6 +155,8 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
         prctl(&[PR_GET_CHILD_SUBREAPER, scratch.0]),
         prctl(&[PR_GET_TSC, scratch.offset(4).0]),
         Call::new(libc::SYS_membarrier, &[MEMBARRIER_CMD_GET_REGISTRATIONS]),
+        // Read one entry.
+        Call::new(libc::SYS_modify_ldt, &[0, scratch.offset(8).0, 8]),
     ])?;
     let mut words = [0; 8];
     target.read(scratch, &mut words)?;
@@ -164,6 +168,8 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
     facts.memory_merge = results[4] == 1;
     facts.child_subreaper = results[5] == 0 && word(0) != 0;
     facts.membarrier = u32::try_from(results[7]).ok();
+    // Bytes of the table; an error is an int that was not sign-extended.
+    facts.ldt = results[8] as i32 > 0;
     facts.tsc_sigsegv = results[6] == 0 && word(4) == PR_TSC_SIGSEGV;
     Ok(())
 }

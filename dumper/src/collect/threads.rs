@@ -32,6 +32,9 @@ pub struct ThreadFacts {
     pub affinity_all: bool,
     pub timer_slack_ns: u64,
     pub pdeathsig: u32,
+    /// set_thread_area(2), ioperm(2).
+    pub tls_segment: bool,
+    pub io_permissions: bool,
     pub creds: CredsFacts,
     /// Oldest first.
     pub pending: Vec<ckpt_format::PendingSignal>,
@@ -101,6 +104,8 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
         rseq: rseq(tid)?,
         ioprio: sys::thread::ioprio(tid).context("ioprio_get")?,
         affinity: sys::thread::affinity(tid).context("sched_getaffinity")?,
+        tls_segment: raw::has_tls_segment(tid),
+        io_permissions: raw::has_io_permissions(tid),
         creds: creds::parse(&status),
         pending: signals::queued(tid, false)?,
         ..ThreadFacts::default()

@@ -14,7 +14,7 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts, mm: u32, fd_table: u32) {
     let first_thread = tables.threads.len() as u32;
     let ctty = if process.tty_nr == 0 { NONE } else { terminal(builder, process.tty_nr) };
     for thread in &task.threads {
-        super::threads::plan(builder, thread, index);
+        super::threads::plan(builder, thread, index, task.pid);
     }
     let mut flags = 0;
     for (set, flag) in [
@@ -78,6 +78,13 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
             task.pid,
             "time stamp counter: prctl(PR_SET_TSC) forbids it",
             "start the program without it",
+        );
+    }
+    if process.ldt {
+        builder.refuse(
+            task.pid,
+            "memory segments: modify_ldt(2) has made some, which are not saved",
+            "run the program without 32-bit or 16-bit emulation (Wine)",
         );
     }
     for (tid, what) in &process.apart {

@@ -10,8 +10,9 @@ use ckpt_format::*;
 /// XSTATE_BV: first word behind the legacy area.
 const XSTATE_BV: usize = 512;
 
-/// Adds a thread of the task with this index.
-pub fn plan(builder: &mut Builder, thread: &ThreadFacts, task: u32) {
+/// Adds a thread of the task with this index and id.
+pub fn plan(builder: &mut Builder, thread: &ThreadFacts, task: u32, pid: i32) {
+    refuse(builder, thread, pid);
     let mut flags = 0;
     if restart::is_restarting(&thread.regs) {
         flags |= thread_flags::IN_SYSCALL;
@@ -65,6 +66,18 @@ pub fn plan(builder: &mut Builder, thread: &ThreadFacts, task: u32) {
         ..Thread::default()
     };
     builder.tables.threads.push(record);
+}
+
+fn refuse(builder: &mut Builder, thread: &ThreadFacts, pid: i32) {
+    for (has, what) in [
+        (thread.tls_segment, "a segment of set_thread_area(2)"),
+        (thread.io_permissions, "access to I/O ports (ioperm(2))"),
+    ] {
+        if has {
+            let what = format!("thread {}: has {what}, which is not saved", thread.tid);
+            builder.refuse(pid, what, "dump it before it asks for that");
+        }
+    }
 }
 
 fn creds(builder: &mut Builder, facts: &CredsFacts) -> u32 {

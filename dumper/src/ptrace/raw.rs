@@ -170,6 +170,28 @@ pub fn rseq(tid: i32) -> io::Result<Option<RseqConfiguration>> {
     }
 }
 
+/// Whether the thread has a segment of set_thread_area(2), which only 32-bit code has a use for.
+pub fn has_tls_segment(tid: i32) -> bool {
+    const GET_THREAD_AREA: libc::c_uint = 25;
+    // GDT_ENTRY_TLS_MIN and MAX; seg_not_present in `struct user_desc`.
+    const ENTRIES: std::ops::RangeInclusive<usize> = 12..=14;
+    const NOT_PRESENT: u32 = 1 << 5;
+    ENTRIES.into_iter().any(|entry| {
+        let mut desc = [0u32; 4];
+        // SAFETY: the kernel stores one `struct user_desc` (16 bytes) at `data`, which is `desc`.
+        let known = unsafe { ptrace(GET_THREAD_AREA, tid, entry, desc.as_mut_ptr() as usize) };
+        // Kernels without 32-bit emulation do not know the question, or have no such segments.
+        known.is_ok() && desc[3] & NOT_PRESENT == 0
+    })
+}
+
+/// Whether ioperm(2) gave the thread access to I/O ports.
+pub fn has_io_permissions(tid: i32) -> bool {
+    const NT_386_IOPERM: usize = 0x201;
+    // Without a bitmap: ENXIO.
+    regset(libc::PTRACE_GETREGSET, tid, NT_386_IOPERM, &mut [0; 8]).is_ok()
+}
+
 /// Whether PR_SET_SYSCALL_USER_DISPATCH is on. Kernels before 6.4 cannot tell: then `false`.
 pub fn syscall_user_dispatch(tid: i32) -> io::Result<bool> {
     // struct ptrace_sud_config: mode, selector, offset, len.

@@ -39,8 +39,8 @@ pub struct MemfdFacts {
     /// F_GET_SEALS.
     pub seals: u32,
     pub contents: Contents,
-    /// Block size: the page size of a hugetlb memfd.
-    pub block_size: u64,
+    /// MFD_HUGETLB.
+    pub huge_pages: bool,
 }
 
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
@@ -59,14 +59,17 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     Ok(Detail::File(FileFacts { path: path.as_os_str().as_bytes().to_vec(), name, contents, fs_type }))
 }
 
+/// `f_type` of memory in huge pages (linux/magic.h).
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+
 pub fn memfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let ours = cx.duplicate(probe.fd)?;
     let seals = sys::fd::fcntl_get(ours.as_fd(), libc::F_GET_SEALS)
         .with_context(|| format!("fd {}: F_GET_SEALS", probe.fd))? as u32;
     let path = path_of(&probe.link).as_os_str().as_bytes();
     let name = path.strip_prefix(b"/memfd:").unwrap_or(path).to_vec();
-    let block_size = std::fs::metadata(cx.fd_path(probe.fd))?.blksize();
-    Ok(Detail::Memfd(MemfdFacts { name, seals, contents: content::collect(cx, probe)?, block_size }))
+    let huge_pages = sys::fd::fs_type(&cx.fd_path(probe.fd)).is_ok_and(|t| t == HUGETLBFS_MAGIC);
+    Ok(Detail::Memfd(MemfdFacts { name, seals, contents: content::collect(cx, probe)?, huge_pages }))
 }
 
 /// Path by which the file can be opened again. Another hard link in the same directory will do.

@@ -112,11 +112,11 @@ fn path<'f>(p: &mut Planner<'_>, d: &Description, facts: &'f FileFacts) -> Optio
 }
 
 pub fn memfd(p: &mut Planner<'_>, d: &Description, facts: &MemfdFacts) -> Object {
-    let mut flags = file_flags::MEMFD;
-    if facts.block_size > ckpt_format::PAGE_SIZE {
-        flags |= file_flags::HUGETLB;
+    if facts.huge_pages {
+        let what = format!("{}: a memfd of huge pages", p.name(d));
+        p.refuse(what, "use anonymous huge pages, or a file on a hugetlbfs");
     }
-    let file = nameless(p, &d.stat, &facts.name, flags, &facts.contents);
+    let file = nameless(p, &d.stat, &facts.name, file_flags::MEMFD, &facts.contents);
     let payload = p.b.payload(&OpenFile { file, seals: facts.seals, min_size: d.stat.size, reserved: 0 });
     Object { kind: ObjectKind::Memfd as u32, offset: d.info.pos, payload, inner: NONE, ..Object::default() }
 }
