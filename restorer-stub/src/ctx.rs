@@ -33,6 +33,8 @@ pub struct Ctx {
     /// Path of the image as executed (AT_EXECFN), for messages.
     pub execfn: &'static [u8],
     pub page_size: u64,
+    /// Signals that the caller blocked.
+    pub callers_mask: u64,
     /// Who runs the image.
     pub caller: crate::creds::Caller,
     pub mode: AtomicU32,

@@ -56,7 +56,7 @@ fn main(start: &'static Start) -> ! {
 
 /// Opens the image and reads the command line.
 fn open(start: &'static Start) -> Result<&'static Ctx> {
-    let Start { config, work, ref initial } = *start;
+    let Start { config, work, ref initial, mask } = *start;
     if initial.secure {
         // It would lend these rights to whoever chooses its arguments and files.
         return Err(Error::new("a set-user-ID, set-group-ID or privileged image is not run")
@@ -85,6 +85,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         tids: work.shared_slice(image.threads.len())?,
         execfn: initial.execfn,
         page_size: initial.page_size,
+        callers_mask: mask,
         caller: creds::Caller::read(work)?,
         mode: AtomicU32::new(0),
     })?;

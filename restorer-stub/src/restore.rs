@@ -26,6 +26,7 @@ fn prepare(ctx: &'static Ctx) -> Result<()> {
     let _ = process::prctl(PR_SET_PTRACER, tracer as u64, 0);
     attributes::raise_limits();
     attributes::stop_timers();
+    signals::unblock(ctx.callers_mask);
 
     own::unmap_all(&ctx.config)?;
     let kept_vdso = vdso::place(ctx, mm)?;
@@ -35,6 +36,7 @@ fn prepare(ctx: &'static Ctx) -> Result<()> {
     map::finish_all(ctx, mm)?;
     attributes::set_mm(ctx, mm)?;
     attributes::set_directories(ctx, task)?;
+    signals::block_all();
     signals::set_actions(ctx, task)?;
     attributes::set_marks(task, mm)?;
     threads::create(ctx, task)?;

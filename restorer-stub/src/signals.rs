@@ -8,9 +8,15 @@ use ckpt_format::{Image, PendingSignal, SigAction, Task, Thread};
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 
-/// Nothing is delivered until the tracer sets the program's mask.
-pub fn block_all() {
-    signal::set_mask(u64::MAX);
+/// Nothing is delivered from now on; gives the mask until then. The tracer sets the program's.
+pub fn block_all() -> u64 {
+    signal::set_mask(u64::MAX)
+}
+
+/// Until the program's own handlers are there, signals do to a restore what they do to any command
+/// that starts: Ctrl-C ends it.
+pub fn unblock(callers_mask: u64) {
+    signal::set_mask(callers_mask);
 }
 
 /// The default action for a signal of the supervisor's.

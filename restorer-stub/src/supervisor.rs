@@ -86,6 +86,6 @@ fn die_of(number: i32) -> ! {
     let _ = process::prctl(PR_SET_DUMPABLE, 0, 0);
     signals::reset(number);
     let _ = process::kill(process::getpid(), number);
-    signal::set_mask(0);
+    let _ = signal::set_mask(0);
     process::exit_group(128 + number)
 }

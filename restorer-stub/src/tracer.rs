@@ -203,7 +203,7 @@ fn failed(what: &'static str, tid: i32) -> impl Fn(crate::sys::Errno) -> Error {
 fn attach(tid: i32) -> Result<()> {
     ptrace::seize(tid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD).map_err(|e| {
         failed("cannot trace the restored thread", tid)(e).remedy(
-            "ptrace must be allowed where the image runs (kernel.yama.ptrace_scope below 2, no seccomp filter against it)",
+            "ptrace must be allowed where the image runs (kernel.yama.ptrace_scope below 2, no seccomp filter against it); --pid ns may do",
         )
     })?;
     ptrace::interrupt(tid).map_err(failed("cannot stop the restored thread", tid))
@@ -289,6 +289,9 @@ fn group_stop(leader: i32, tids: impl Iterator<Item = i32>) -> Result<()> {
     Ok(())
 }
 
+/// Where an XSAVE area says which components it holds (Intel SDM volume 1, 13.4.2).
+const XSTATE_BV: core::ops::Range<usize> = 512..520;
+
 /// A buffer of the size that this kernel wants: `xstateregs_set()` takes nothing else.
 struct Xstate {
     bytes: &'static mut [u8],
@@ -329,6 +332,12 @@ fn set_state(ctx: &Ctx, thread: &Thread, tid: i32, state: &mut Xstate) -> Result
         let n = saved.len().min(here.len());
         here[..n].copy_from_slice(&saved[..n]);
         here[n..].fill(0);
+        // --ignore-cpu: components that this CPU or kernel does not have cannot be set.
+        if let Some(header) = here.get_mut(XSTATE_BV) {
+            for (byte, mask) in header.iter_mut().zip(arch::xcr0().to_le_bytes()) {
+                *byte &= mask;
+            }
+        }
         move_pkru(ctx.image.header.cpu.xstate_offsets, saved, here);
         ptrace::set_xstate(tid, here).map_err(failed("cannot set the vector registers of", tid))?;
     }

@@ -144,7 +144,8 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     if let Err(e) = traced {
         report::say(format_args!("{e}"));
         let _ = process::kill(program, SIGKILL);
-        let _ = process::wait(program, __WALL);
+        // Its threads, which we may trace, and itself.
+        while process::wait(-1, __WALL).is_ok() {}
         process::exit_group(EXIT_RESTORE_FAILED);
     }
     let guarding = process::fork(0, None).ok();

@@ -96,6 +96,8 @@ pub struct Start {
     pub config: StubConfig,
     pub work: &'static Work,
     pub initial: Initial,
+    /// The signals that the caller blocked.
+    pub mask: u64,
 }
 
 /// Bytes of the leader's stack. Paths (4 KiB each) and messages are its largest objects.
@@ -104,10 +106,10 @@ const STACK: usize = 256 << 10;
 /// Called by the entry assembly with the kernel's stack pointer. Leaves the kernel's stack, which
 /// will be unmapped.
 pub extern "C" fn entry(sp: usize) -> ! {
-    signals::block_all();
+    let mask = signals::block_all();
     let config = config();
     // SAFETY: `sp` is the entry's (arch); the work area is a fresh PT_LOAD for nobody else.
-    match unsafe { start(sp, config) } {
+    match unsafe { start(sp, config, mask) } {
         Ok((start, top)) => {
             let arg = core::ptr::from_ref(start) as usize;
             // SAFETY: the stack is ours alone; what is on this one was copied.
@@ -119,7 +121,7 @@ pub extern "C" fn entry(sp: usize) -> ! {
 
 /// # Safety
 /// As [`read_stack`]; the configuration names a zeroed work area.
-unsafe fn start(sp: usize, config: StubConfig) -> Result<(&'static Start, usize)> {
+unsafe fn start(sp: usize, config: StubConfig, mask: u64) -> Result<(&'static Start, usize)> {
     if config.work_len == 0 {
         return Err(Error::new("this is the restorer alone, not an image").remedy("ckpt-dump makes images"));
     }
@@ -130,7 +132,7 @@ unsafe fn start(sp: usize, config: StubConfig) -> Result<(&'static Start, usize)
         let initial = read_stack(sp, &work)?;
         let place = work.reserve::<Work>()?;
         let work = place.write(work);
-        Ok((work.value(Start { config, work, initial })?, stack.top))
+        Ok((work.value(Start { config, work, initial, mask })?, stack.top))
     }
 }
 

@@ -7,10 +7,12 @@ use linux_raw_sys::general::*;
 /// Bytes of the kernel's `sigset_t`.
 const SIGSET: usize = 8;
 
-/// Sets the blocked signals of the calling thread.
-pub fn set_mask(mask: u64) {
-    // SAFETY: the set is only read.
-    let _ = unsafe { sys!(__NR_rt_sigprocmask, SIG_SETMASK, &raw const mask, 0, SIGSET) };
+/// Sets the blocked signals of the calling thread; gives those that were blocked before.
+pub fn set_mask(mask: u64) -> u64 {
+    let mut old = 0u64;
+    // SAFETY: the one set is only read, the kernel writes the other.
+    let _ = unsafe { sys!(__NR_rt_sigprocmask, SIG_SETMASK, &raw const mask, &raw mut old, SIGSET) };
+    old
 }
 
 /// rt_sigaction(2): the record is the kernel's `struct kernel_sigaction` with the mask last.
