@@ -1,5 +1,6 @@
 //! Stopping every thread of a process.
 
+use super::frozen;
 use super::restart;
 use super::tracee::{Outcome, Running, Stopped, Tracee};
 use super::wait;
@@ -59,7 +60,7 @@ pub fn freeze(pid: i32) -> Result<Threads> {
             }
         }
         if fresh.is_empty() {
-            if nudge_out_of_vdso(pid, &mut stopped, &mut busy, &mut nudges)? {
+            if nudge_out(pid, &mut stopped, &mut busy, &mut nudges)? {
                 continue;
             }
             break;
@@ -91,27 +92,40 @@ pub fn freeze(pid: i32) -> Result<Threads> {
 }
 
 /// Waits for the stop of a thread. Meanwhile it notes which others of ours end: a thread that calls
-/// execve first kills all others and waits until their tracer knows (`de_thread` in fs/exec.c).
+/// execve first kills all others and waits until their tracer knows (`de_thread` in fs/exec.c). And
+/// it asks again: of a thread in execve the first request can get lost (seen on 6.18).
 fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
     const SLICE: Duration = Duration::from_millis(5);
+    const SLICES_PER_REQUEST: u32 = 20;
     let deadline = Instant::now() + PATIENCE;
     let tid = tracee.tid();
-    loop {
+    for slice in 1.. {
         match tracee.stopped(deadline.min(Instant::now() + SLICE))? {
             Outcome::Busy(busy) if Instant::now() < deadline => {
                 traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
+                // One that has just stopped must not find another request when it goes on.
+                if slice % SLICES_PER_REQUEST == 0 && state(tid).is_some_and(|s| s != b't') {
+                    busy.interrupt();
+                }
                 tracee = busy;
             }
             outcome => return Ok(outcome),
         }
     }
+    Ok(Outcome::Busy(tracee))
 }
 
-/// Lets threads that were stopped inside the vDSO run for a moment, so that the image does not depend
-/// on its code. They are not stepped: a thread whose tracer dies between two steps is killed by
-/// SIGTRAP. One that never leaves stays there; the stub then keeps the old code for it. Tells whether
-/// any ran, and may thus have started others.
-fn nudge_out_of_vdso(
+/// State letter of a thread.
+fn state(tid: i32) -> Option<u8> {
+    std::fs::read(format!("/proc/{tid}/stat")).ok().and_then(|s| proc::stat(&s)).map(|s| s.state)
+}
+
+/// Lets threads run for a moment that were stopped where they should not be: inside the vDSO, so that
+/// the image does not depend on its code; or on their way back from a call for a ckpt-dump that was
+/// killed just before, in memory that we shall use again. They are not stepped: a thread whose tracer
+/// dies between two steps is killed by SIGTRAP. One that never leaves the vDSO stays there; the stub
+/// then keeps the old code for it. Tells whether any ran, and may thus have started others.
+fn nudge_out(
     pid: i32,
     stopped: &mut BTreeMap<i32, Tracee<Stopped>>,
     busy: &mut Vec<Tracee<Running>>,
@@ -124,8 +138,9 @@ fn nudge_out_of_vdso(
         return Ok(false);
     }
     let maps = proc::read(&format!("/proc/{pid}/maps"))?;
-    let Some(vdso) = proc::mapping(&maps, "[vdso]") else { return Ok(false) };
-    let inside = |t: &Tracee<Stopped>| in_user_mode(t) && vdso.contains(&t.regs().rip);
+    let vdso = proc::mapping(&maps, "[vdso]");
+    let places: Vec<_> = vdso.into_iter().chain(frozen::left_behind(pid, &maps)).collect();
+    let inside = |t: &Tracee<Stopped>| in_user_mode(t) && places.iter().any(|p| p.contains(&t.regs().rip));
     let tids: Vec<i32> = stopped.values().filter(|t| inside(t)).map(Tracee::tid).collect();
     for tid in &tids {
         while *nudges > 0
