@@ -66,6 +66,8 @@ static void own_write(const char *dir, const char *mem, size_t bytes) {
 
 int main(int argc, char **argv) {
     if (argc != 6) return 2;
+    /* Whatever the caller left open is none of ours: a pipe of its could not be saved. */
+    close_range(3, ~0u, 0);
     const char *dir = argv[1], *pages = argv[3];
     size_t bytes = strtoull(argv[2], 0, 0);
     int vmas = atoi(argv[4]), threads = atoi(argv[5]);
