@@ -64,47 +64,22 @@ pub fn collect(target: &mut Frozen) -> Result<Facts> {
         return Ok(facts);
     }
     let pid = target.pid();
-    // Before the queues, and again after them: see `timers_and_queues`.
+    // Before the queues, and again after them: see `TimerFacts::reconcile`.
     let before =
         timers::collect(target, |tid| tid).with_context(|| format!("observing the timers of PID {pid}"))?;
-    let mut threads =
-        threads::collect(target).with_context(|| format!("observing the threads of PID {pid}"))?;
+    let threads = threads::collect(target).with_context(|| format!("observing the threads of PID {pid}"))?;
     let process = task::collect(target).with_context(|| format!("observing PID {pid}"))?;
-    let mut signals =
-        signals::collect(target).with_context(|| format!("observing the signals of PID {pid}"))?;
-    let timers = timers_and_queues(target, before, &mut threads, &mut signals)
-        .with_context(|| format!("observing the timers of PID {pid}"))?;
+    let signals = signals::collect(target).with_context(|| format!("observing the signals of PID {pid}"))?;
+    let own_tid = |tid| threads.iter().find(|t| t.tid == tid).map_or(tid, |t| t.own_tid);
+    let mut timers =
+        timers::collect(target, own_tid).with_context(|| format!("observing the timers of PID {pid}"))?;
+    let mut queues: Vec<_> = threads.iter().map(|t| &t.pending[..]).collect();
+    queues.push(&signals.pending);
+    timers.reconcile(&before, &queues);
     let fds = fd::collect(target).with_context(|| format!("observing the descriptors of PID {pid}"))?;
     let mm = memory::collect(target).with_context(|| format!("observing the memory of PID {pid}"))?;
     facts.tasks.push(TaskFacts { pid, process, threads, signals, timers, mm, fds });
     Ok(facts)
-}
-
-/// How often queues are read again because a timer expired meanwhile: those with a period shorter than
-/// that takes would have us do so for ever.
-const ROUNDS: usize = 20;
-
-/// Timers and queued signals that belong together: a timer that expires between the two looks would
-/// be neither armed nor have its signal pending.
-fn timers_and_queues(
-    target: &mut Frozen,
-    mut before: TimerFacts,
-    threads: &mut [ThreadFacts],
-    signals: &mut SignalFacts,
-) -> Result<TimerFacts> {
-    for round in 0.. {
-        let own_tid = |tid| threads.iter().find(|t| t.tid == tid).map_or(tid, |t| t.own_tid);
-        let now = timers::collect(target, own_tid)?;
-        if round == ROUNDS || !now.expired_since(&before) {
-            return Ok(now);
-        }
-        for thread in &mut *threads {
-            thread.pending = signals::queued(thread.tid, false)?;
-        }
-        signals.pending = signals::queued(target.pid(), true)?;
-        before = now;
-    }
-    Ok(before)
 }
 
 /// Turns the result of a system call in the target into an error that says which it was.

@@ -3,7 +3,7 @@
 use super::proc;
 use crate::ptrace::{Call, Frozen};
 use anyhow::Result;
-use ckpt_format::{Itimer, PosixTimer};
+use ckpt_format::{Itimer, PendingSignal, PosixTimer};
 
 /// Timers of a process.
 #[derive(Clone, Debug, Default)]
@@ -15,16 +15,37 @@ pub struct TimerFacts {
 }
 
 impl TimerFacts {
-    /// Whether a timer has expired since `before`: its signal may be in a queue, or not, that was
-    /// read in between.
-    #[must_use]
-    pub fn expired_since(&self, before: &Self) -> bool {
-        let itimers = self.itimers.iter().zip(&before.itimers).map(|(now, was)| (now.value_us, was.value_us));
-        let posix =
-            self.posix.iter().zip(&before.posix).map(|(now, was)| (now.remaining_ns, was.remaining_ns));
+    /// Makes these agree with queues that were read since `before`: a timer that expired between the
+    /// looks, and whose signal came too late to be seen, expires as soon as it is restored.
+    pub fn reconcile(&mut self, before: &Self, queues: &[&[PendingSignal]]) {
+        let queued = |is_it: &dyn Fn(&PendingSignal) -> bool| queues.iter().any(|q| q.iter().any(is_it));
         // More time than before: a periodic timer began anew.
-        itimers.chain(posix).any(|(now, was)| now > was || (now == 0 && was != 0))
+        let expired = |was: u64, now: u64| was != 0 && (now == 0 || now > was);
+        for ((now, was), signo) in self.itimers.iter_mut().zip(&before.itimers).zip(ITIMER_SIGNALS) {
+            if expired(was.value_us, now.value_us) && !queued(&|s| word(s, SI_SIGNO) == signo) {
+                now.value_us = 1;
+            }
+        }
+        for (now, was) in self.posix.iter_mut().zip(&before.posix) {
+            let silent = now.notify == libc::SIGEV_NONE;
+            let is_its = |s: &PendingSignal| word(s, SI_CODE) == libc::SI_TIMER && word(s, SI_TID) == now.id;
+            if expired(was.remaining_ns, now.remaining_ns) && !silent && !queued(&is_its) {
+                now.remaining_ns = 1;
+            }
+        }
     }
+}
+
+/// Signals of the interval timers, by number.
+const ITIMER_SIGNALS: [i32; 3] = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF];
+
+/// Offsets in `siginfo_t`; `si_tid` is the id of a POSIX timer.
+const SI_SIGNO: usize = 0;
+const SI_CODE: usize = 8;
+const SI_TID: usize = 16;
+
+fn word(signal: &PendingSignal, at: usize) -> i32 {
+    i32::from_le_bytes(signal.siginfo[at..at + 4].try_into().unwrap_or_default())
 }
 
 /// Size of `struct itimerval` and `struct itimerspec`.
@@ -124,14 +145,26 @@ mod tests {
     }
 
     #[test]
-    fn expirations_are_seen() {
+    fn what_expired_between_the_looks_is_not_lost() {
         let at = |real: u64, posix: u64| TimerFacts {
             itimers: [Itimer { interval_us: 0, value_us: real }, Itimer::default(), Itimer::default()],
-            posix: vec![PosixTimer { remaining_ns: posix, ..PosixTimer::default() }],
+            posix: vec![PosixTimer { id: 3, remaining_ns: posix, ..PosixTimer::default() }],
         };
-        assert!(!at(9, 9).expired_since(&at(10, 10)));
-        assert!(!at(0, 0).expired_since(&at(0, 0)));
-        assert!(at(0, 9).expired_since(&at(10, 10)));
-        assert!(at(9, 11).expired_since(&at(10, 10)));
+        let reconciled = |before: TimerFacts, mut now: TimerFacts, queue: &[PendingSignal]| {
+            now.reconcile(&before, &[&[], queue]);
+            (now.itimers[0].value_us, now.posix[0].remaining_ns)
+        };
+        let mut of_timer = PendingSignal { siginfo: [0; 128] };
+        of_timer.siginfo[SI_CODE..SI_CODE + 4].copy_from_slice(&libc::SI_TIMER.to_le_bytes());
+        of_timer.siginfo[SI_TID] = 3;
+        let mut alarm = PendingSignal { siginfo: [0; 128] };
+        alarm.siginfo[SI_SIGNO] = libc::SIGALRM as u8;
+        let seen = [of_timer, alarm];
+        assert_eq!(reconciled(at(10, 10), at(9, 8), &[]), (9, 8));
+        assert_eq!(reconciled(at(0, 0), at(0, 0), &[]), (0, 0));
+        assert_eq!(reconciled(at(10, 10), at(0, 0), &seen), (0, 0));
+        assert_eq!(reconciled(at(10, 10), at(0, 0), &[]), (1, 1));
+        assert_eq!(reconciled(at(10, 10), at(11, 12), &[]), (1, 1));
+        assert_eq!(reconciled(at(10, 10), at(11, 12), &seen), (11, 12));
     }
 }
