@@ -55,6 +55,7 @@ fn main() -> std::process::ExitCode {
         });
     }
     suite.victim("timer_itimers", plain());
+    suite.victim("timer_storm", plain());
     suite.victim("timer_posix", plain().pids(&["ns"]));
     suite.victim("proc_attributes", plain().all_pids());
     suite.victim("proc_chroot", Scenarios::root_only());
