@@ -55,6 +55,12 @@ fn main() -> std::process::ExitCode {
         ("uts", "namespace"),
         ("net", "namespace"),
         ("ipc", "namespace"),
+        ("user", "namespace"),
+        ("ldt", "modify_ldt"),
+        ("ioports", "ports"),
+        ("own_files", "descriptor table of its own"),
+        ("own_directory", "directories of its own"),
+        ("huge_memfd", "fd 35"),
     ] {
         suite.test(format!("unsupported_{kind}"), move |t| {
             let victim = t.victim("odd").arg(kind).start()?;

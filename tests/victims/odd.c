@@ -8,6 +8,7 @@
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <sys/inotify.h>
+#include <sys/io.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #ifndef SYS_io_uring_setup
@@ -110,6 +111,31 @@ static void namespace(int flag) {
     if (unshare(flag)) skip("no new namespace here: %s", strerror(errno));
 }
 
+// One entry in the local descriptor table.
+static void segment(void) {
+    struct { unsigned entry, base, limit, flags; } desc = {0, 0, 0xfffff, 0x51};
+    if (syscall(SYS_modify_ldt, 1, &desc, sizeof desc)) skip("no modify_ldt here");
+}
+
+static pthread_mutex_t held = PTHREAD_MUTEX_INITIALIZER;
+static pthread_barrier_t unshared;
+
+static void *alone(void *what) {
+    CHECK(unshare((int)(long)what) == 0);
+    pthread_barrier_wait(&unshared);
+    pthread_mutex_lock(&held); // until the end
+    return NULL;
+}
+
+// A thread that does not share something.
+static void thread_apart(long what) {
+    pthread_t thread;
+    pthread_mutex_lock(&held);
+    pthread_barrier_init(&unshared, NULL, 2);
+    CHECK(pthread_create(&thread, NULL, alone, (void *)what) == 0);
+    pthread_barrier_wait(&unshared);
+}
+
 static void add(const char *kind) {
     static char params[120];
     struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .config = PERF_COUNT_SW_TASK_CLOCK};
@@ -137,6 +163,14 @@ static void add(const char *kind) {
     else if (!strcmp(kind, "mnt")) namespace(CLONE_NEWNS);
     else if (!strcmp(kind, "ipc")) namespace(CLONE_NEWIPC);
     else if (!strcmp(kind, "user")) namespace(CLONE_NEWUSER);
+    else if (!strcmp(kind, "ldt")) segment();
+    else if (!strcmp(kind, "ioports")) {
+        if (ioperm(0x80, 1, 1)) skip("no I/O ports here: %s", strerror(errno));
+    } else if (!strcmp(kind, "own_files")) thread_apart(CLONE_FILES);
+    else if (!strcmp(kind, "own_directory")) thread_apart(CLONE_FS);
+    else if (!strcmp(kind, "huge_memfd")) {
+        stay_at((int)syscall(SYS_memfd_create, "huge", 4), 35, "memfd of huge pages");
+    }
     else if (!strcmp(kind, "shm")) {
         if ((shm = shmget(IPC_PRIVATE, PAGE, 0600)) < 0) skip("no System V shared memory here");
         CHECK(shmat(shm, NULL, 0) != (void *)-1);
