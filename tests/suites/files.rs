@@ -1,6 +1,6 @@
 //! Descriptors: files, pipes, sockets, events; and logs that changed since the dump.
 
-use ckpt_tests::{Scenarios, Suite, T, TestResult};
+use ckpt_tests::{Scenarios, Suite, T, TestResult, procfs};
 use std::fs;
 use std::io::Write;
 
@@ -21,6 +21,7 @@ fn main() -> std::process::ExitCode {
     suite.victim("fd_unix", plain());
     suite.victim("fd_numbers", plain());
     suite.victim("fd_many", plain());
+    suite.test("fd_locks::again-ns", locks_again);
     suite.test("tcp_connection_given_up", tcp_given_up);
     suite.test("log_that_has_grown", log_grown);
     suite.test("log_that_is_shorter", |t| log_changed(t, |t| t.write("log.txt", "short").map(drop)));
@@ -82,4 +83,20 @@ fn log_by_fd(t: &T) -> TestResult {
     let other = t.read("other.txt")?;
     ckpt_tests::ensure!(other.ends_with("last line\n"), "other.txt is {other:?}");
     Ok(())
+}
+
+/// Seen from outside, a process below a supervisor has another pid than it knows: its locks are its own.
+fn locks_again(t: &T) -> TestResult {
+    let mut victim = t.victim("fd_locks").start()?;
+    let mut pid = victim.pid();
+    for _ in 0..2 {
+        t.dump(pid).kill().ok()?;
+        victim.wait_exit()?;
+        victim = t.restore("saved.ckpt").pid("ns").start()?;
+        t.ping()?;
+        pid = procfs::program(victim.pid());
+    }
+    t.go()?;
+    victim.expect_exit(0)?;
+    t.expect_ok()
 }
