@@ -11,6 +11,7 @@ use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use crate::sys::process;
 use anyhow::{Context, Result, anyhow, bail};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -255,7 +256,7 @@ impl Frozen {
 
     /// Where our memory is, if it is mapped: `/proc/PID/maps` shows it, the image must not.
     #[must_use]
-    pub fn scratch_range(&self) -> Option<std::ops::Range<u64>> {
+    pub fn scratch_range(&self) -> Option<Range<u64>> {
         self.scratch.as_ref().map(|m| m.base.0..m.base.0 + MAP_LEN)
     }
 
@@ -267,8 +268,11 @@ impl Frozen {
             bail!("{obstacle}");
         }
         let bare = self.own_site()?;
-        let (base, executable) = match self.left_behind()? {
-            Some(base) => (base, true),
+        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
+        let in_use = |range: &Range<u64>| self.threads.iter().any(|t| range.contains(&t.regs().rip));
+        let old = left_behind(self.pid, &maps).filter(|range| !in_use(range));
+        let (base, executable) = match old {
+            Some(range) => (RemoteAddr(range.start), true),
             None => self.map(&bare)?,
         };
         let code = base;
@@ -281,19 +285,6 @@ impl Frozen {
         }
         crate::failpoint::hit("after-scratch")?;
         Ok(mapped)
-    }
-
-    /// Our mapping as a ckpt-dump that was killed left it: used again, and unmapped at last.
-    fn left_behind(&self) -> Result<Option<RemoteAddr>> {
-        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
-        let ours = |range: &std::ops::Range<u64>| {
-            let mut code = parachute::CODE;
-            code.fill(0);
-            range.end - range.start == MAP_LEN
-                && self.memory.read(RemoteAddr(range.start), &mut code).is_ok()
-                && code == parachute::CODE
-        };
-        Ok(proc::executable_mappings(&maps).find(ours).map(|range| RemoteAddr(range.start)))
     }
 
     /// Maps shared memory, which never merges with a mapping of the program. Tells whether the
@@ -440,4 +431,15 @@ impl Drop for Frozen {
 /// The part of our mapping that is for arguments.
 fn data(base: RemoteAddr) -> RemoteAddr {
     base.offset(CODE_LEN + parachute::FRAME_LEN)
+}
+
+/// Our mapping as a ckpt-dump that was killed left it: used again, and unmapped at last.
+pub(super) fn left_behind(pid: i32, maps: &str) -> Option<Range<u64>> {
+    let ours = |range: &Range<u64>| {
+        let mut code = [0; parachute::CODE.len()];
+        range.end - range.start == MAP_LEN
+            && RemoteMemory::open(pid).is_ok_and(|m| m.read(RemoteAddr(range.start), &mut code).is_ok())
+            && code == parachute::CODE
+    };
+    proc::executable_mappings(maps).find(ours)
 }

@@ -64,13 +64,21 @@ pub fn poll(tid: i32) -> io::Result<Option<Event>> {
     }
 }
 
-/// Takes note of the end of a thread, if it has ended; stops are left for [`poll`].
+/// Takes note of the end of a thread, if it has ended. Stops are left for [`poll`]: a wait for ends
+/// alone would swallow them, as the kernel reports those of a tracee whatever was asked for.
 pub fn reap(tid: i32) {
-    // SAFETY: siginfo_t is plain data, for which zero bytes are valid.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    const ENDED: [i32; 3] = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
+    let look = |options| {
+        // SAFETY: siginfo_t is plain data, for which zero bytes are valid.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is a valid place for the result.
+        unsafe { libc::waitid(libc::P_PID, tid as libc::id_t, &raw mut info, options) };
+        info.si_code
+    };
     let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
-    // SAFETY: `info` is a valid place for the result.
-    unsafe { libc::waitid(libc::P_PID, tid as libc::id_t, &raw mut info, options) };
+    if ENDED.contains(&look(options | libc::WSTOPPED | libc::WNOWAIT)) {
+        look(options);
+    }
 }
 
 /// Waits until `deadline`; `None` when nothing happened until then. SIGCHLD must be blocked
