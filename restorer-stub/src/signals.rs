@@ -16,7 +16,9 @@ pub fn block_all() -> u64 {
 /// Until the program's own handlers are there, signals do to a restore what they do to any command
 /// that starts: Ctrl-C ends it.
 pub fn unblock(callers_mask: u64) {
-    signal::set_mask(callers_mask);
+    // A file that may not grow is an error with a message (EFBIG), not a death.
+    const SIGXFSZ: i32 = 25;
+    signal::set_mask(callers_mask | 1 << (SIGXFSZ - 1));
 }
 
 /// The default action for a signal of the supervisor's.

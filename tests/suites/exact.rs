@@ -57,7 +57,12 @@ fn compare(t: &T, victim: &str, args: &[&str], mode: &str) -> TestResult {
         need_root()?;
     }
     let mut original = t.victim(victim).args(args).start()?;
-    let before = view::of(original.pid());
+    // The main thread may still be inside of pthread_create() when another one is ready.
+    let mut before = view::of(original.pid());
+    t.wait_until("a victim at rest", || {
+        let last = std::mem::replace(&mut before, view::of(original.pid()));
+        Ok(last == before)
+    })?;
     let rss_before = view::anonymous_kib(original.pid());
     t.dump(original.pid()).kill().ok()?;
     original.wait_exit()?;
