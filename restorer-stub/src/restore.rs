@@ -20,7 +20,6 @@ pub fn become_program(ctx: &'static Ctx) -> ! {
 fn prepare(ctx: &'static Ctx) -> Result<()> {
     let task = ctx.task()?;
     let mm = ctx.mm(task)?;
-    ctx.shared.own_program()?;
     let tracer = ctx.shared.wait_for_tracer();
     // Yama: the tracer is no ancestor of ours. EINVAL where there is no Yama.
     let _ = process::prctl(PR_SET_PTRACER, tracer as u64, 0);

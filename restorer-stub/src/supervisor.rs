@@ -58,6 +58,8 @@ fn follow(ctx: &Ctx, program: i32, status: Wait) {
     let ran = ctx.shared.resumed.load(Ordering::SeqCst) != 0;
     match status {
         Wait::Exited(_) if !ran => process::exit_group(EXIT_RESTORE_FAILED),
+        // SIGHUP, SIGINT, SIGQUIT, SIGTERM: somebody ended the restore, as they would any command.
+        Wait::Killed(signal @ (1..=3 | 15)) if !ran => die_of(signal),
         Wait::Killed(_) if !ran && ctx.shared.explained.load(Ordering::SeqCst) != 0 => {
             process::exit_group(EXIT_RESTORE_FAILED)
         }

@@ -14,6 +14,7 @@ use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::general::{__WALL, FUTEX_OWNER_DIED, FUTEX_WAITERS};
+use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
 use linux_raw_sys::ptrace::{PTRACE_EVENT_STOP, PTRACE_O_EXITKILL, PTRACE_O_TRACESYSGOOD};
 use zerocopy::FromZeros;
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub resumed: AtomicU32,
     program: Owned,
     tracer: Owned,
+    /// The supervisor's, until it traces.
+    supervisor: Owned,
     /// System calls that the leader makes under the tracer's hand, the last of which may unmap the
     /// stub: number and arguments.
     calls: [[AtomicU64; 7]; MAX_CALLS],
@@ -92,6 +95,19 @@ impl Shared {
     /// The program, as soon as it is the process that becomes it.
     pub fn own_program(&self) -> Result<()> {
         self.program.own()
+    }
+
+    /// The supervisor, before it has children that end with it.
+    pub fn own_supervisor(&self) -> Result<()> {
+        self.supervisor.own()
+    }
+
+    /// In a child of the supervisor: ends with it from now on, or at once if it is dead already.
+    pub fn end_with_supervisor(&self) {
+        let _ = process::prctl(PR_SET_PDEATHSIG, SIGKILL as u64, 0);
+        if self.supervisor.word.load(Ordering::SeqCst) & FUTEX_OWNER_DIED != 0 {
+            process::exit_group(ckpt_format::EXIT_RESTORE_FAILED);
+        }
     }
 
     /// Adds a call for the tracer to make in the leader.

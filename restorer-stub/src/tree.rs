@@ -12,11 +12,12 @@ use crate::{creds, signals, supervisor, tracer};
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, WNOHANG};
-use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
+use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, WNOHANG, WUNTRACED};
 
 const SIGKILL: i32 = 9;
 const SIGCHLD: i32 = 17;
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// Mount flags (`linux/mount.h`).
@@ -84,9 +85,11 @@ fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     ctx.set_mode(Mode::New);
     note(format_args!("restoring in place, as process {}", process::getpid()));
     let failed = Error::os("cannot start the tracer");
+    // Before there is a tracer, which waits for our word.
+    ctx.shared.own_program()?;
     let between = process::fork(0, None).map_err(&failed)?;
     if between == 0 {
-        match process::fork(0, None) {
+        match fork_begun(0, None, || tracer::begin(ctx)) {
             Ok(0) => helper(ctx),
             Ok(_) => process::exit_group(0),
             Err(e) => process::exit_group(e.0),
@@ -104,7 +107,7 @@ fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
 /// The tracer of a program that is restored in place.
 fn helper(ctx: &Ctx) -> ! {
     close_all_but_messages();
-    match tracer::begin(ctx).and_then(|()| tracer::run(ctx)) {
+    match tracer::run(ctx) {
         Ok(_) => process::exit_group(0),
         Err(e) => fail(e),
     }
@@ -117,6 +120,27 @@ fn close_all_but_messages() {
         let _ = fd::close_range(0, keep as u32 - 1);
     }
     let _ = fd::close_range((keep + 1) as u32, u32::MAX);
+}
+
+/// fork(2), of which the parent returns when the child has done `first`: from then on its end is
+/// noticed by its word. Until then by wait4(2), and the child stops to tell.
+fn fork_begun(
+    exit_signal: u32,
+    id: Option<i32>,
+    first: impl FnOnce() -> Result<()>,
+) -> crate::sys::Result<i32> {
+    let child = process::fork(exit_signal, id)?;
+    if child == 0 {
+        match first() {
+            Ok(()) => process::kill(process::getpid(), SIGSTOP)?,
+            Err(e) => fail(e),
+        }
+        return Ok(0);
+    }
+    match process::wait(child, __WALL | WUNTRACED)? {
+        Some((_, Wait::Stopped(..))) => process::kill(child, SIGCONT).map(|()| child),
+        _ => Err(Errno::ECHILD),
+    }
 }
 
 /// With the same ids, in the present pid namespace.
@@ -136,6 +160,7 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
                 .remedy("use --pid ns or --pid new"));
         }
     }
+    ctx.shared.own_supervisor()?;
     let program = fork_program(ctx, Mode::Same)?;
     note(format_args!("restoring with the same ids: process {program}"));
     close_all_but_messages();
@@ -171,7 +196,12 @@ fn fork_program(ctx: &'static Ctx, mode: Mode) -> Result<i32> {
     signals::reset(SIGCHLD);
     ctx.set_mode(mode);
     let pid = leader_pid(ctx)?;
-    let child = process::fork(SIGCHLD as u32, Some(pid)).map_err(|e| {
+    let child = fork_begun(SIGCHLD as u32, Some(pid), || {
+        // Until the thread gets its own value, at the end; then the tracer's word says it.
+        ctx.shared.end_with_supervisor();
+        ctx.shared.own_program()
+    })
+    .map_err(|e| {
         let error = Error::os("cannot create a process with the id")(e).on(On::Pid(pid));
         match e {
             Errno::EPERM => error.remedy("it needs CAP_CHECKPOINT_RESTORE: use --pid ns or --pid new"),
@@ -249,6 +279,7 @@ fn namespaces_work(ctx: &Ctx) -> Result<()> {
 
 fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     unshare(ctx)?;
+    ctx.shared.own_supervisor()?;
     signals::reset(SIGCHLD);
     let init = process::fork(SIGCHLD as u32, None).map_err(Error::os("cannot start the namespace's init"))?;
     if init == 0 {
@@ -275,7 +306,7 @@ fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>) -> ! {
 /// Process 1 of the namespace: mounts /proc, traces, then reaps orphans. Dies with the supervisor,
 /// and everything in the namespace with it.
 fn run_init(ctx: &Ctx) -> ! {
-    let _ = process::prctl(PR_SET_PDEATHSIG, SIGKILL as u64, 0);
+    ctx.shared.end_with_supervisor();
     process::set_name(b"ckpt-init\0\0\0\0\0\0\0");
     if let Err(e) = fd::mount(b"proc", b"/proc", b"proc", MS_NOSUID_NODEV_NOEXEC) {
         note(format_args!("/proc shows the ids outside of the namespace: {e}"));
