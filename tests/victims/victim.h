@@ -44,10 +44,14 @@ __attribute__((unused)) static const char *in_dir(const char *name) {
 
 // Creates a file of CKPT_DIR in one step, so that a reader sees all of it or nothing.
 static void put(const char *name, const char *text) {
-    char tmp[PATH_MAX + 20], path[PATH_MAX];
+    char tmp[PATH_MAX + 40], path[PATH_MAX];
     snprintf(path, sizeof path, "%s", in_dir(name));
-    snprintf(tmp, sizeof tmp, "%s.%d", path, (int)gettid());
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd, attempt = 0;
+    // Two copies of one process may have the same id, in different namespaces.
+    do {
+        snprintf(tmp, sizeof tmp, "%s.%d.%d", path, (int)gettid(), attempt++);
+        fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    } while (fd < 0 && errno == EEXIST && attempt < 1000);
     if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) || close(fd) || rename(tmp, path)) {
         fprintf(stderr, "victim: cannot write %s: %s\n", path, strerror(errno));
         _exit(1);

@@ -35,6 +35,8 @@ pub struct ThreadFacts {
     /// set_thread_area(2), ioperm(2).
     pub tls_segment: bool,
     pub io_permissions: bool,
+    /// set_mempolicy(2) has set one.
+    pub numa_policy: bool,
     pub creds: CredsFacts,
     /// Oldest first.
     pub pending: Vec<ckpt_format::PendingSignal>,
@@ -145,6 +147,8 @@ fn ask(target: &mut Frozen, facts: &mut ThreadFacts) -> Result<()> {
         prctl(&[PR_GET_PDEATHSIG, scratch.offset(32).0]),
         prctl(&[PR_GET_SECUREBITS]),
         prctl(&[PR_GET_TIMERSLACK]),
+        // Fails on kernels without NUMA.
+        Call::new(libc::SYS_get_mempolicy, &[scratch.offset(40).0, 0, 0, 0, 0]),
     ];
     let results = target.batch_in(facts.tid, &calls)?;
     let names =
@@ -152,7 +156,7 @@ fn ask(target: &mut Frozen, facts: &mut ThreadFacts) -> Result<()> {
     for (result, name) in results.iter().zip(names) {
         super::check_call(*result, || format!("{name} in the thread"))?;
     }
-    let mut bytes = [0; 40];
+    let mut bytes = [0; 48];
     target.read(scratch, &mut bytes)?;
     let word = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().unwrap_or_default());
     // stack_t: ss_sp, ss_flags (32 bits), ss_size.
@@ -161,6 +165,7 @@ fn ask(target: &mut Frozen, facts: &mut ThreadFacts) -> Result<()> {
     facts.altstack_size = word(16);
     facts.tid_address = word(24);
     facts.pdeathsig = word(32) as u32;
+    facts.numa_policy = results[5] == 0 && word(40) as u32 != 0;
     facts.creds.securebits = results[3] as u32;
     facts.timer_slack_ns = results[4] as u64;
     Ok(())

@@ -199,6 +199,13 @@ impl Builder {
         }
     }
 
+    /// Something that is not saved, and need not be for the program to go on as it might have:
+    /// recorded in the image, without asking.
+    pub fn note(&mut self, kind: &str, pid: i32, text: &str) {
+        let (kind, text) = (self.blob(kind.as_bytes()), self.blob(text.as_bytes()));
+        self.tables.losses.push(Loss { kind, text, pid, reserved: 0 });
+    }
+
     /// The finished plan, or everything that stands in the way.
     ///
     /// # Errors

@@ -69,6 +69,10 @@ pub fn plan(builder: &mut Builder, thread: &ThreadFacts, task: u32, pid: i32) {
 }
 
 fn refuse(builder: &mut Builder, thread: &ThreadFacts, pid: i32) {
+    if thread.numa_policy {
+        let text = format!("thread {}: its NUMA policy (set_mempolicy(2)) is not saved", thread.tid);
+        builder.note("numa", pid, &text);
+    }
     for (has, what) in [
         (thread.tls_segment, "a segment of set_thread_area(2)"),
         (thread.io_permissions, "access to I/O ports (ioperm(2))"),

@@ -110,11 +110,9 @@ impl<'a> Planner<'a> {
         self.b.loss(kind, self.task.pid, text);
     }
 
-    /// Something that is not saved, and need not be for the program to go on as it might have:
-    /// recorded in the image, without asking.
+    /// See [`Builder::note`].
     fn note(&mut self, kind: &str, text: &str) {
-        let (kind, text) = (self.b.blob(kind.as_bytes()), self.b.blob(text.as_bytes()));
-        self.b.tables.losses.push(Loss { kind, text, pid: self.task.pid, reserved: 0 });
+        self.b.note(kind, self.task.pid, text);
     }
 
     /// Index of the object that stands for a description.
