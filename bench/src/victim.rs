@@ -99,6 +99,16 @@ impl Heart {
         self.word(3) == 1
     }
 
+    /// Has the victim note its next beat; [`Self::first`] gives it.
+    pub fn clear_first(&self) -> Result<()> {
+        Ok(self.file.write_all_at(&[0; 8], 32)?)
+    }
+
+    /// The first beat since [`Self::clear_first`], 0 before it.
+    pub fn first(&self) -> u64 {
+        self.word(4)
+    }
+
     /// Waits for the first beat after `since`.
     pub fn beat_after(&self, since: u64) -> Result<u64> {
         wait_for("a heartbeat", || Some(self.beat()).filter(|b| *b > since))

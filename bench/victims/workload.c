@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 struct heart {
-    volatile uint64_t beat, asked, took, ready;
+    volatile uint64_t beat, asked, took, ready, first;
 };
 
 static uint64_t now(void) {
@@ -112,6 +112,8 @@ int main(int argc, char **argv) {
     h->ready = 1;
     for (;;) {
         h->beat = now();
+        /* The benchmark clears it, and need not keep a processor busy until the answer is there. */
+        if (!h->first) h->first = h->beat;
         if (h->asked) {
             uint64_t start = now();
             if (h->asked == 'w') own_write(dir, mem, bytes);
