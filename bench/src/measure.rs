@@ -134,6 +134,10 @@ fn restore(image: &Path, dir: &Path) -> Result<f64> {
         if beat > start {
             break beat;
         }
+        if beat > 0 {
+            // The dump fell between a beat and its noting: that one is from before.
+            heart.clear_first()?;
+        }
         std::thread::sleep(std::time::Duration::from_millis(1));
         if let Some(status) = child.0.try_wait()? {
             anyhow::bail!("the image ended before its first heartbeat: {status}");
