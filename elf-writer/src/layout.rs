@@ -1,11 +1,13 @@
 //! Where everything goes: pure arithmetic on addresses and file offsets.
 //!
 //! File: `[ELF header, program headers | stub | contents | metadata | section headers and names]`.
-//! Memory (the hole): `[stub | metadata | work area | vDSO parking]`, everything page-aligned.
+//! Memory (the hole): `[stub | metadata | work area | vDSO parking | shared memory]`, everything
+//! page-aligned.
 
 use crate::plan::Tables;
 use crate::stub::Stub;
-use ckpt_format::stub::{PARKING, WORK_BASE, WORK_PER_THREAD};
+use ckpt_format::file::file_flags;
+use ckpt_format::stub::{PARKING, SHARED_ALIGN, WORK_BASE, WORK_PER_THREAD};
 use ckpt_format::{Extent, Mm, PAGE_SIZE, StubConfig, VmaKind, vma_flags};
 
 /// Length of the ELF header and program header table: kernels before 6.17 want the table within one
@@ -37,19 +39,29 @@ pub struct Places {
     pub work: u64,
     pub work_len: u64,
     pub parking: u64,
+    /// Shared memory objects that several address spaces map; see `file_flags::SEVERAL_MMS`.
+    pub shared: u64,
     pub end: u64,
 }
 
 impl Places {
     /// Divides a hole that starts at `hole`, which must be page-aligned.
-    pub fn new(hole: u64, stub_len: u64, meta_max: u64, threads: usize) -> Self {
+    pub fn new(hole: u64, stub_len: u64, meta_max: u64, tables: &Tables) -> Self {
         let meta = hole + pages_up(stub_len);
         let meta_max = pages_up(meta_max);
         let work = meta + meta_max;
         // The stub keeps some words for each descriptor, object and file, less than half of a record.
-        let work_len = pages_up(WORK_BASE + threads as u64 * WORK_PER_THREAD + meta_max / 2);
+        let workers = (tables.threads.len() + tables.tasks.len()) as u64;
+        let work_len = pages_up(WORK_BASE + workers * WORK_PER_THREAD + meta_max / 2);
         let parking = work + work_len;
-        Self { stub: hole, meta, meta_max, work, work_len, parking, end: parking + PARKING }
+        let (shared, end) = match shared_len(tables) {
+            0 => (parking + PARKING, parking + PARKING),
+            len => {
+                let shared = (parking + PARKING).next_multiple_of(SHARED_ALIGN);
+                (shared, shared + len)
+            }
+        };
+        Self { stub: hole, meta, meta_max, work, work_len, parking, shared, end }
     }
 
     /// What the stub is told.
@@ -66,15 +78,24 @@ impl Places {
             stub_addr: self.stub,
             stub_len: stub.len(),
             first_free_fd,
-            reserved: 0,
+            shared_addr: self.shared,
+            shared_len: self.end - self.shared,
         }
     }
+}
+
+/// Bytes of the shared memory objects that several address spaces map.
+fn shared_len(tables: &Tables) -> u64 {
+    let several = tables.files.iter().filter(|f| f.flags & file_flags::SEVERAL_MMS != 0);
+    several.map(|f| f.size.next_multiple_of(SHARED_ALIGN)).sum()
 }
 
 /// Length of the hole, in bytes, that an image with these tables needs.
 pub fn hole_size(tables: &Tables, stub: &Stub) -> u64 {
     let meta = crate::notes::upper_bound(tables);
-    Places::new(0, stub.len(), meta, tables.threads.len()).end
+    // The shared area is aligned, wherever the hole starts.
+    let slack = if shared_len(tables) > 0 { SHARED_ALIGN } else { 0 };
+    Places::new(0, stub.len(), meta, tables).end + slack
 }
 
 /// Stored bytes that are contiguous both in memory and in the file.
@@ -212,9 +233,16 @@ mod tests {
 
     #[test]
     fn places_do_not_overlap() {
-        let p = Places::new(0x7000_0000_0000, 100_000, 12_345, 1000);
+        let mut tables = Tables { threads: vec![Default::default(); 1000], ..Tables::default() };
+        let p = Places::new(0x7000_0000_0000, 100_000, 12_345, &tables);
         assert!(p.stub + 100_000 <= p.meta && p.meta + p.meta_max <= p.work);
         assert!(p.work + p.work_len <= p.parking && p.parking + PARKING == p.end);
+        let shared =
+            ckpt_format::FileIdent { flags: file_flags::SEVERAL_MMS, size: 5000, ..Default::default() };
+        tables.files = vec![shared; 2];
+        let q = Places::new(0x7000_0000_0000, 100_000, 12_345, &tables);
+        assert!(q.shared >= p.end && q.shared.is_multiple_of(SHARED_ALIGN));
+        assert_eq!(q.end - q.shared, 2 * SHARED_ALIGN);
         assert!([p.meta, p.work, p.parking, p.end].iter().all(|a| a.is_multiple_of(PAGE_SIZE)));
         assert!(p.work_len >= WORK_BASE + 1000 * WORK_PER_THREAD);
     }

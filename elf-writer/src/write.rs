@@ -79,7 +79,7 @@ fn check(plan: &Plan) -> Result<(), WriteError> {
 fn place(plan: &Plan, stub: &Stub) -> Result<Places, WriteError> {
     let (hole, len) = (plan.header.hole_addr, plan.header.hole_len);
     let meta_max = notes::upper_bound(&plan.tables);
-    let places = Places::new(hole, stub.len(), meta_max, plan.tables.threads.len());
+    let places = Places::new(hole, stub.len(), meta_max, &plan.tables);
     if !hole.is_multiple_of(PAGE_SIZE) || hole == 0 || places.end > hole + len {
         let need = places.end - hole;
         return Err(WriteError::Plan(format!("the hole at {hole:#x} has {len} bytes, {need} are needed")));

@@ -49,6 +49,7 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts, mm: u32, fd_table: u32) {
         itimers: task.timers.itimers,
         rlimits: process.rlimits,
         oom_score_adj: process.oom_score_adj,
+        creator: NONE,
         ctty,
         tty_pgrp: process.tty_pgrp,
         ..Task::default()

@@ -44,4 +44,7 @@ pub mod file_flags {
     pub const ANON_SHARED: u32 = 16;
     /// A shared huge page file of `2^hugetlb_shift`: anonymous shared hugetlb memory.
     pub const HUGETLB: u32 = 32;
+    /// With ANON_SHARED: mapped by several address spaces. Made once, in the stub's shared area, before
+    /// there are several tasks; in the order of the table, each aligned to 2 MiB.
+    pub const SEVERAL_MMS: u32 = 64;
 }

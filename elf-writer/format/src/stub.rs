@@ -2,7 +2,7 @@
 
 crate::records! {
     /// Patched into the stub by the writer (symbol [`STUB_CONFIG_SYMBOL`]).
-    pub struct StubConfig[96] {
+    pub struct StubConfig[104] {
         /// Address and length at which the metadata region is mapped (read-only PT_LOAD).
         pub meta_addr: u64,
         pub meta_len: u64,
@@ -12,7 +12,7 @@ crate::records! {
         /// Unmapped part of the hole, where the stub may move the vDSO for the time being.
         pub parking_addr: u64,
         pub parking_len: u64,
-        /// The whole hole: [stub segments | metadata | work | parking], guards included.
+        /// The whole hole: [stub segments | metadata | work | parking | shared], guards included.
         pub hole_addr: u64,
         pub hole_len: u64,
         /// The stub's own segments inside the hole: `[stub_addr, stub_addr + stub_len)`.
@@ -20,7 +20,9 @@ crate::records! {
         pub stub_len: u64,
         /// First descriptor number above every saved one: the stub's own go there.
         pub first_free_fd: u64,
-        pub reserved: u64,
+        /// Unmapped end of the hole: shared memory objects of several address spaces; length 0 for none.
+        pub shared_addr: u64,
+        pub shared_len: u64,
     }
 }
 
@@ -38,3 +40,5 @@ pub const PARKING: u64 = VDSO_ROOM + STAGING + VDSO_ROOM;
 pub const VDSO_ROOM: u64 = 1 << 20;
 /// Bytes in which huge pages are filled before they are moved.
 pub const STAGING: u64 = 18 << 20;
+/// Objects in the shared area start at multiples of this: huge pages of the usual size fit.
+pub const SHARED_ALIGN: u64 = 2 << 20;

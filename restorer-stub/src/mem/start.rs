@@ -21,7 +21,8 @@ pub static mut CKPT_STUB_CONFIG: StubConfig = StubConfig {
     stub_addr: 0,
     stub_len: 0,
     first_free_fd: 0,
-    reserved: 0,
+    shared_addr: 0,
+    shared_len: 0,
 };
 
 /// What the kernel put on the first stack, copied to the work area.
