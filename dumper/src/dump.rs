@@ -151,7 +151,7 @@ fn write(
     progress: Progress<'_>,
 ) -> Result<PendingImage> {
     let task = facts.tasks.first().context("no task")?;
-    let mut contents = Contents::new(task.fds.files.clone(), task.mm.handles.clone());
+    let mut contents = Contents::new(facts.fds.files.clone(), task.mm.handles.clone());
     let total: u64 = plan.tables.extents.iter().map(|e| e.len).sum();
     let mut failed = None;
     let mut on_progress = |done: u64| {

@@ -17,7 +17,7 @@ use crate::ptrace::Frozen;
 use anyhow::{Context, Result};
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
-pub use fd::FdTableFacts;
+pub use fd::FdFacts;
 pub use host::HostFacts;
 pub use memory::MemoryFacts;
 pub use signals::SignalFacts;
@@ -32,6 +32,8 @@ pub struct Facts {
     pub cpu: CpuFacts,
     /// The root of the tree first.
     pub tasks: Vec<TaskFacts>,
+    /// Descriptors of all of them.
+    pub fds: FdFacts,
     /// What collectors could not observe at all and the plan must refuse.
     pub obstacles: Vec<Obstacle>,
 }
@@ -46,7 +48,8 @@ pub struct TaskFacts {
     pub signals: SignalFacts,
     pub timers: TimerFacts,
     pub mm: MemoryFacts,
-    pub fds: FdTableFacts,
+    /// Index in [`FdFacts::tables`].
+    pub fds: usize,
 }
 
 /// Observes a frozen process. If its state forbids running system calls in it, only that is told.
@@ -76,9 +79,10 @@ pub fn collect(target: &mut Frozen) -> Result<Facts> {
     let mut queues: Vec<_> = threads.iter().map(|t| &t.pending[..]).collect();
     queues.push(&signals.pending);
     timers.reconcile(&before, &queues);
-    let fds = fd::collect(target).with_context(|| format!("observing the descriptors of PID {pid}"))?;
+    facts.fds = fd::collect(std::slice::from_mut(target))
+        .with_context(|| format!("observing the descriptors of PID {pid}"))?;
     let mm = memory::collect(target).with_context(|| format!("observing the memory of PID {pid}"))?;
-    facts.tasks.push(TaskFacts { pid, process, threads, signals, timers, mm, fds });
+    facts.tasks.push(TaskFacts { pid, process, threads, signals, timers, mm, fds: 0 });
     Ok(facts)
 }
 

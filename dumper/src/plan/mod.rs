@@ -226,9 +226,10 @@ pub fn plan(facts: &Facts, stub: &Stub, options: Options) -> Result<Plan, Vec<Ob
     let mut builder = Builder::new(options);
     builder.obstacles.extend(facts.obstacles.iter().cloned());
     header(&mut builder, facts);
+    // Descriptors first: they store the whole of a file without a name, mappings only what they show.
+    let fd_tables = fd::plan(&mut builder, facts);
     for task in &facts.tasks {
-        // Descriptors first: they store the whole of a file without a name, mappings only what they show.
-        let fd_table = fd::plan(&mut builder, task);
+        let fd_table = fd_tables.get(task.fds).copied().unwrap_or(NONE);
         let mm = memory::plan(&mut builder, task);
         task::plan(&mut builder, task, mm, fd_table);
     }

@@ -22,15 +22,15 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
-/// kcmp(2) KCMP_FILE: `Equal` when two descriptors of one process share an open file description;
-/// otherwise the kernel's own, stable, order.
+/// kcmp(2) KCMP_FILE: `Equal` when two descriptors (process and number) share an open file
+/// description; otherwise the kernel's own, stable, order.
 ///
 /// # Errors
 /// EPERM, EBADF, and ENOSYS on kernels built without kcmp.
-pub fn kcmp_file(pid: i32, fd1: i32, fd2: i32) -> Result<Ordering> {
+pub fn kcmp_file((pid1, fd1): (i32, i32), (pid2, fd2): (i32, i32)) -> Result<Ordering> {
     const KCMP_FILE: i32 = 0;
     // SAFETY: no pointers.
-    match unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, fd1 as usize, fd2 as usize) } {
+    match unsafe { libc::syscall(libc::SYS_kcmp, pid1, pid2, KCMP_FILE, fd1 as usize, fd2 as usize) } {
         0 => Ok(Ordering::Equal),
         1 => Ok(Ordering::Less),
         2 => Ok(Ordering::Greater),
@@ -39,12 +39,13 @@ pub fn kcmp_file(pid: i32, fd1: i32, fd2: i32) -> Result<Ordering> {
     }
 }
 
-/// kcmp(2) KCMP_EPOLL_TFD: whether `fd` is what the epoll instance `epfd` watches under the number
-/// `target`; `nth` counts several registrations under one number.
+/// kcmp(2) KCMP_EPOLL_TFD: whether the first descriptor (process and number) is what the epoll
+/// instance, the second one, watches under the number `target`; `nth` counts several registrations
+/// under one number.
 ///
 /// # Errors
 /// ENOENT when there is no such registration; see [`kcmp_file`] for the others.
-pub fn kcmp_epoll_target(pid: i32, fd: i32, epfd: i32, target: i32, nth: u32) -> Result<bool> {
+pub fn kcmp_epoll_target((pid, fd): (i32, i32), epoll: (i32, i32), target: i32, nth: u32) -> Result<bool> {
     const KCMP_EPOLL_TFD: i32 = 7;
     #[repr(C)]
     struct Slot {
@@ -52,10 +53,10 @@ pub fn kcmp_epoll_target(pid: i32, fd: i32, epfd: i32, target: i32, nth: u32) ->
         tfd: u32,
         toff: u32,
     }
-    let slot = Slot { efd: epfd as u32, tfd: target as u32, toff: nth };
+    let slot = Slot { efd: epoll.1 as u32, tfd: target as u32, toff: nth };
     // SAFETY: `slot` has the layout of `struct kcmp_epoll_slot` and outlives the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_EPOLL_TFD, fd as usize, std::ptr::from_ref(&slot))
+        libc::syscall(libc::SYS_kcmp, pid, epoll.0, KCMP_EPOLL_TFD, fd as usize, std::ptr::from_ref(&slot))
     };
     match result {
         0 => Ok(true),

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 /// Bytes of a file that the dumper has open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Index in [`super::FdTableFacts::files`].
+    /// Index in [`super::FdFacts::files`].
     pub key: u32,
     /// `(offset, length)` of the runs of data.
     pub runs: Vec<(u64, u64)>,
@@ -21,7 +21,7 @@ pub struct Contents {
 /// When it can be opened neither anew nor read through the target's description.
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Contents> {
     let size = probe.stat.size;
-    let path = cx.fd_path(probe.fd);
+    let path = probe.fd_path();
     let (file, runs) = match OpenOptions::new().read(true).open(&path) {
         Ok(file) => {
             let runs = runs_of(&file, size).unwrap_or_else(|_| vec![(0, size)]);
@@ -33,7 +33,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Contents> {
                 format!("fd {}: the contents of {} are not readable", probe.fd, probe.link_text())
             });
         }
-        Err(_) => (File::from(cx.duplicate(probe.fd)?), vec![(0, size)]),
+        Err(_) => (File::from(cx.duplicate(probe)?), vec![(0, size)]),
     };
     let runs = runs.into_iter().filter(|(_, len)| *len > 0).collect();
     Ok(Contents { key: cx.keep(file), runs })

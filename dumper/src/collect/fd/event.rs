@@ -40,15 +40,15 @@ pub fn eventfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let count = probe.info.hex("eventfd-count").ok_or_else(|| missing(probe, "eventfd-count"))?;
     let semaphore = match probe.info.number("eventfd-semaphore") {
         Some(n) => Some(n != 0),
-        None => sys::fd::eventfd_is_semaphore(cx.duplicate(probe.fd)?.as_fd(), count),
+        None => sys::fd::eventfd_is_semaphore(cx.duplicate(probe)?.as_fd(), count),
     };
     Ok(Detail::EventFd(EventFdFacts { count, semaphore }))
 }
 
 pub fn timerfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     sys::fd::timerfd_touch(ours.as_fd())?;
-    let info = cx.fdinfo(probe.fd)?;
+    let info = probe.fdinfo()?;
     info.timerfd().map(Detail::TimerFd).ok_or_else(|| missing(probe, "timerfd fields"))
 }
 
@@ -62,22 +62,22 @@ pub fn epoll(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 }
 
 /// Finds the description behind each registration: the number is a hint only, as it may have been
-/// closed or reused since (the registration lives as long as the description).
-pub fn resolve_targets(cx: &Context<'_>, epfd: i32, targets: &mut [EpollTarget]) {
+/// closed or reused since (the registration lives as long as the description), and may be one of any
+/// process that has the epoll instance.
+pub fn resolve_targets(cx: &Context<'_>, epoll: (usize, i32, i32), targets: &mut [EpollTarget]) {
+    let (description, pid, fd) = epoll;
     for i in 0..targets.len() {
         let number = targets[i].fd;
         let nth = targets[..i].iter().filter(|t| t.fd == number).count() as u32;
-        let same = |fd: i32| {
-            sys::fd::kcmp_epoll_target(cx.pid, fd, epfd, number, nth).unwrap_or_else(|_| {
-                // Without kcmp: the number and the inode must do.
-                fd == number && cx.inode_of(fd) == Some(targets[i].ino)
-            })
-        };
-        let found = cx
-            .description_of(number)
-            .filter(|_| same(number))
-            .or_else(|| cx.representatives().find(|(_, fd)| *fd != number && same(*fd)).map(|(d, _)| d));
-        targets[i].description = found;
+        let is_it = |candidate| sys::fd::kcmp_epoll_target(candidate, (pid, fd), number, nth);
+        // Without kcmp: the number and the inode must do.
+        let ino = targets[i].ino;
+        let hinted = cx
+            .behind(number, description)
+            .find(|(_, holder, found)| is_it((*holder, number)).unwrap_or(*found == ino))
+            .map(|(d, ..)| d);
+        let all = || cx.first.iter().position(|first| is_it(*first).unwrap_or(false));
+        targets[i].description = hinted.or_else(all);
     }
 }
 

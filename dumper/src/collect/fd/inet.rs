@@ -47,7 +47,7 @@ pub mod tcp_state {
 const IPPROTO_MPTCP: i32 = 262;
 
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     let fd = ours.as_fd();
     let get = |name| option_int(fd, libc::SOL_SOCKET, name);
     let (family, kind, protocol) = (get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?);
@@ -62,7 +62,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let tcp = if kind == libc::SOCK_STREAM { Some(tcp(fd).context("TCP_INFO")?) } else { None };
     let queued = kind == libc::SOCK_DGRAM && sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN != 0;
     let mut options = socket::options(&mut cx.defaults, fd, (family, kind, protocol))?;
-    let joined = if tcp.is_none() { multicast::memberships(cx.pid, fd, family) } else { Ok(Vec::new()) };
+    let joined = if tcp.is_none() { multicast::memberships(probe.pid, fd, family) } else { Ok(Vec::new()) };
     let multicast_problem = joined.map(|groups| options.extend(groups)).err();
     Ok(Detail::Inet(InetFacts {
         family,

@@ -18,6 +18,7 @@ pub mod unix;
 
 use crate::ptrace::Frozen;
 use crate::sys;
+use crate::sys::process::{Shared, share};
 use anyhow::{Context as _, Result, anyhow};
 pub use fdinfo::{FdInfo, LockFacts};
 use std::cmp::Ordering;
@@ -31,30 +32,42 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A descriptor table.
+/// The descriptors of all processes.
 #[derive(Clone, Debug, Default)]
-pub struct FdTableFacts {
-    /// Sorted by number.
-    pub fds: Vec<FdFacts>,
-    /// Sorted by lowest number.
+pub struct FdFacts {
+    /// In the order of the first process that has each.
+    pub tables: Vec<FdTableFacts>,
+    /// In the order of their first table and lowest number.
     pub descriptions: Vec<Description>,
     /// Files of ours whose contents must be stored: [`elf_writer::Source::File`] names them by index.
     pub files: Vec<Arc<File>>,
 }
 
+/// A descriptor table (`files_struct`).
+#[derive(Clone, Debug, Default)]
+pub struct FdTableFacts {
+    /// Processes that use it, by their index among those that were given to [`collect`].
+    pub tasks: Vec<usize>,
+    /// Sorted by number.
+    pub fds: Vec<FdEntryFacts>,
+    /// POSIX locks, which belong to the table, and the description through which each was taken.
+    pub posix_locks: Vec<(usize, LockFacts)>,
+}
+
 /// One descriptor.
 #[derive(Clone, Copy, Debug)]
-pub struct FdFacts {
+pub struct FdEntryFacts {
     pub fd: i32,
     pub cloexec: bool,
-    /// Index in [`FdTableFacts::descriptions`].
+    /// Index in [`FdFacts::descriptions`].
     pub description: usize,
 }
 
 /// An open file description.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// Lowest descriptor that refers to it.
+    /// First process that has it, and its lowest descriptor there.
+    pub pid: i32,
     pub fd: i32,
     /// What `/proc/PID/fd/N` links to.
     pub link: Vec<u8>,
@@ -139,6 +152,9 @@ pub enum Detail {
 /// The cheap look at one descriptor.
 #[derive(Clone, Debug)]
 pub struct Probe {
+    /// Index of its table.
+    table: usize,
+    pub pid: i32,
     pub fd: i32,
     pub link: Vec<u8>,
     pub info: FdInfo,
@@ -149,16 +165,33 @@ impl Probe {
     pub fn link_text(&self) -> String {
         String::from_utf8_lossy(&self.link).into_owned()
     }
+
+    pub fn fdinfo(&self) -> Result<FdInfo> {
+        read_fdinfo(self.pid, self.fd)
+    }
+
+    pub fn fd_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", self.pid, self.fd))
+    }
+}
+
+/// A process that was frozen.
+#[derive(Clone, Copy)]
+struct Holder<'a> {
+    pid: i32,
+    pidfd: BorrowedFd<'a>,
 }
 
 /// What collectors of one kind need.
 pub struct Context<'a> {
-    pid: i32,
-    pidfd: BorrowedFd<'a>,
-    /// Lowest number of each description, in their order.
-    lowest: Vec<i32>,
-    /// Description and inode by number.
-    by_fd: HashMap<i32, (usize, u64)>,
+    /// The first process of each table.
+    holders: Vec<Holder<'a>>,
+    /// Process and number by which each description is observed, in their order.
+    first: Vec<(i32, i32)>,
+    /// Description and inode by table and number.
+    by_fd: HashMap<(usize, i32), (usize, u64)>,
+    /// Tables that have each description.
+    tables_of: Vec<Vec<usize>>,
     files: Vec<Arc<File>>,
     unix: Option<diag::UnixTable>,
     defaults: socket::Defaults,
@@ -166,29 +199,16 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// A descriptor of ours for the target's open file description.
-    pub fn duplicate(&self, fd: i32) -> Result<OwnedFd> {
-        sys::fd::pidfd_getfd(self.pidfd, fd).with_context(|| format!("fd {fd}: pidfd_getfd"))
+    pub fn duplicate(&self, probe: &Probe) -> Result<OwnedFd> {
+        sys::fd::pidfd_getfd(self.holders[probe.table].pidfd, probe.fd)
+            .with_context(|| format!("fd {}: pidfd_getfd", probe.fd))
     }
 
-    pub fn fdinfo(&self, fd: i32) -> Result<FdInfo> {
-        read_fdinfo(self.pid, fd)
-    }
-
-    pub fn fd_path(&self, fd: i32) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{fd}", self.pid))
-    }
-
-    pub fn description_of(&self, fd: i32) -> Option<usize> {
-        self.by_fd.get(&fd).map(|(d, _)| *d)
-    }
-
-    pub fn inode_of(&self, fd: i32) -> Option<u64> {
-        self.by_fd.get(&fd).map(|(_, ino)| *ino)
-    }
-
-    /// `(description, one of its numbers)` of all.
-    pub fn representatives(&self) -> impl Iterator<Item = (usize, i32)> + '_ {
-        self.lowest.iter().copied().enumerate()
+    /// Description, process and inode behind a number, in each of the tables that have `description`.
+    fn behind(&self, number: i32, description: usize) -> impl Iterator<Item = (usize, i32, u64)> + '_ {
+        self.tables_of[description].iter().filter_map(move |t| {
+            self.by_fd.get(&(*t, number)).map(|(d, ino)| (*d, self.holders[*t].pid, *ino))
+        })
     }
 
     /// Keeps a file open until the image is written; its key.
@@ -197,9 +217,9 @@ impl Context<'_> {
         (self.files.len() - 1) as u32
     }
 
-    /// Unix sockets of the target's network namespace.
-    pub fn unix_sockets(&mut self) -> &diag::UnixTable {
-        self.unix.get_or_insert_with(|| diag::UnixTable::read(self.pid))
+    /// Unix sockets of the targets' network namespace.
+    pub fn unix_sockets(&mut self, probe: &Probe) -> &diag::UnixTable {
+        self.unix.get_or_insert_with(|| diag::UnixTable::read(probe.pid))
     }
 }
 
@@ -244,47 +264,94 @@ const KINDS: &[(Sign, Collect)] = &[
 /// 5:2 is `/dev/ptmx`: a pty master, not a terminal to be had from the caller.
 const PTMX: (u32, u32) = (5, 2);
 
-/// Observes the descriptor table of a stopped process.
+/// Observes the descriptors of stopped processes.
 ///
 /// # Errors
-/// When `/proc/PID/fd` cannot be read, or the target died.
-pub fn collect(target: &mut Frozen) -> Result<FdTableFacts> {
-    let pid = target.pid();
+/// When `/proc/PID/fd` cannot be read, or a target died.
+pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
     sys::fd::raise_descriptor_limit();
-    let probes = probe_all(pid)?;
-    let owner_of = group(pid, &probes)?;
-    let lowest: Vec<usize> = (0..probes.len()).filter(|i| owner_of[*i] == *i).collect();
-    let description: HashMap<usize, usize> = lowest.iter().enumerate().map(|(d, i)| (*i, d)).collect();
-    let fds: Vec<FdFacts> = probes
+    let mut tables = tables(targets)?;
+    let holders: Vec<Holder<'_>> = tables
         .iter()
-        .zip(&owner_of)
-        .map(|(p, i)| FdFacts { fd: p.fd, cloexec: p.info.cloexec, description: description[i] })
+        .map(|t| &targets[t.tasks[0]])
+        .map(|target| Holder { pid: target.pid(), pidfd: target.pidfd() })
         .collect();
+    let mut probes = Vec::new();
+    for (table, holder) in holders.iter().enumerate() {
+        probe_all(table, holder.pid, &mut probes)?;
+    }
+    let owner_of = group(&probes)?;
+    let firsts: Vec<usize> = (0..probes.len()).filter(|i| owner_of[*i] == *i).collect();
+    let description: HashMap<usize, usize> = firsts.iter().enumerate().map(|(d, i)| (*i, d)).collect();
+    let mut by_fd = HashMap::new();
+    let mut tables_of = vec![Vec::new(); firsts.len()];
+    for (p, i) in probes.iter().zip(&owner_of) {
+        let description = description[i];
+        by_fd.insert((p.table, p.fd), (description, p.stat.ino));
+        tables[p.table].add(p, description);
+        if tables_of[description].last() != Some(&p.table) {
+            tables_of[description].push(p.table);
+        }
+    }
     let mut cx = Context {
-        pid,
-        pidfd: target.pidfd(),
-        lowest: lowest.iter().map(|i| probes[*i].fd).collect(),
-        by_fd: fds.iter().zip(&probes).map(|(f, p)| (f.fd, (f.description, p.stat.ino))).collect(),
+        holders,
+        first: firsts.iter().map(|i| (probes[*i].pid, probes[*i].fd)).collect(),
+        by_fd,
+        tables_of,
         files: Vec::new(),
         unix: None,
         defaults: socket::Defaults::default(),
     };
-    let mut descriptions = Vec::with_capacity(lowest.len());
-    for i in lowest {
+    let mut descriptions = Vec::with_capacity(firsts.len());
+    for i in firsts {
         descriptions.push(describe(&mut cx, &probes[i])?);
     }
-    for d in &mut descriptions {
+    for (index, d) in descriptions.iter_mut().enumerate() {
         if let Detail::Epoll(targets) = &mut d.detail {
-            event::resolve_targets(&cx, d.fd, targets);
+            event::resolve_targets(&cx, (index, d.pid, d.fd), targets);
         }
     }
-    Ok(FdTableFacts { fds, descriptions, files: cx.files })
+    Ok(FdFacts { tables, descriptions, files: cx.files })
 }
 
-/// The cheap look at every descriptor, by number.
-fn probe_all(pid: i32) -> Result<Vec<Probe>> {
+/// The distinct tables, each with the processes that use it.
+fn tables(targets: &[Frozen]) -> Result<Vec<FdTableFacts>> {
+    let mut tables: Vec<FdTableFacts> = Vec::new();
+    for (index, target) in targets.iter().enumerate() {
+        let mut shared = None;
+        for table in &mut tables {
+            let other = targets[table.tasks[0]].pid();
+            let same = share(target.pid(), other, Shared::Descriptors);
+            if same.with_context(|| {
+                format!("kcmp, whether PID {} and {other} share descriptors", target.pid())
+            })? {
+                shared = Some(table);
+                break;
+            }
+        }
+        match shared {
+            Some(table) => table.tasks.push(index),
+            None => tables.push(FdTableFacts { tasks: vec![index], ..FdTableFacts::default() }),
+        }
+    }
+    Ok(tables)
+}
+
+impl FdTableFacts {
+    fn add(&mut self, p: &Probe, description: usize) {
+        // All numbers of a description show the same locks.
+        if !p.info.locks.is_empty() && !self.fds.iter().any(|f| f.description == description) {
+            let locks = p.info.locks.iter().filter(|l| l.kind == "POSIX");
+            self.posix_locks.extend(locks.map(|l| (description, l.clone())));
+        }
+        self.fds.push(FdEntryFacts { fd: p.fd, cloexec: p.info.cloexec, description });
+    }
+}
+
+/// The cheap look at every descriptor of a table, by number.
+fn probe_all(table: usize, pid: i32, probes: &mut Vec<Probe>) -> Result<()> {
     let dir = format!("/proc/{pid}/fd");
-    let mut probes = Vec::new();
+    let first = probes.len();
     for entry in std::fs::read_dir(&dir).with_context(|| format!("read {dir}"))? {
         let entry = entry.with_context(|| format!("read {dir}"))?;
         let Some(fd) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
@@ -292,10 +359,10 @@ fn probe_all(pid: i32) -> Result<Vec<Probe>> {
         let link = std::fs::read_link(&path).with_context(|| format!("read link {}", path.display()))?;
         let stat = std::fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
         let link = link.as_os_str().as_bytes().to_vec();
-        probes.push(Probe { fd, link, info: read_fdinfo(pid, fd)?, stat: FileStat::of(&stat) });
+        probes.push(Probe { table, pid, fd, link, info: read_fdinfo(pid, fd)?, stat: FileStat::of(&stat) });
     }
-    probes.sort_by_key(|p| p.fd);
-    Ok(probes)
+    probes[first..].sort_by_key(|p| p.fd);
+    Ok(())
 }
 
 fn read_fdinfo(pid: i32, fd: i32) -> Result<FdInfo> {
@@ -304,18 +371,20 @@ fn read_fdinfo(pid: i32, fd: i32) -> Result<FdInfo> {
     FdInfo::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| anyhow!("{path} has no flags"))
 }
 
-/// For each probe the index of the lowest-numbered one with the same open file description. Only
-/// descriptors that look alike are compared, by sorting with the order that kcmp(2) gives.
-fn group(pid: i32, probes: &[Probe]) -> Result<Vec<usize>> {
+/// For each probe the index of the first one with the same open file description. Only descriptors
+/// of the same inode are compared, by sorting with the order that kcmp(2) gives. (Offset and flags say
+/// nothing: who is outside, and not stopped, may share the description and change them.)
+fn group(probes: &[Probe]) -> Result<Vec<usize>> {
     let mut alike: HashMap<_, Vec<usize>> = HashMap::new();
     for (i, p) in probes.iter().enumerate() {
-        alike.entry((p.stat.dev, p.stat.ino, p.info.flags, p.info.pos)).or_default().push(i);
+        alike.entry((p.stat.dev, p.stat.ino)).or_default().push(i);
     }
     let mut owner_of: Vec<usize> = (0..probes.len()).collect();
     for mut indices in alike.into_values().filter(|v| v.len() > 1) {
         let mut failure = None;
         let mut compare = |a: usize, b: usize| {
-            sys::fd::kcmp_file(pid, probes[a].fd, probes[b].fd).unwrap_or_else(|e| {
+            let of = |i: usize| (probes[i].pid, probes[i].fd);
+            sys::fd::kcmp_file(of(a), of(b)).unwrap_or_else(|e| {
                 failure = Some(e);
                 a.cmp(&b)
             })
@@ -341,8 +410,8 @@ fn describe(cx: &mut Context<'_>, probe: &Probe) -> Result<Description> {
         Err(e) if vanished(&e) => return Err(e),
         Err(e) => (Detail::Failed(format!("{e:#}")), ((0, 0), 0)),
     };
-    let Probe { fd, link, info, stat } = probe.clone();
-    Ok(Description { fd, link, stat, info, owner, signal, detail })
+    let Probe { pid, fd, link, info, stat, .. } = probe.clone();
+    Ok(Description { pid, fd, link, stat, info, owner, signal, detail })
 }
 
 /// F_GETSIG, which libc does not name.
@@ -358,7 +427,7 @@ fn ownership(cx: &Context<'_>, probe: &Probe) -> Result<((i32, i32), i32)> {
     if probe.info.flags as i32 & libc::O_PATH != 0 {
         return Ok(((0, 0), 0));
     }
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     Ok((sys::fd::owner(ours.as_fd())?, sys::fd::fcntl_get(ours.as_fd(), F_GETSIG)?))
 }
 
@@ -367,7 +436,7 @@ fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
     let mode = probe.stat.kind();
     let device = (libc::major(probe.stat.rdev), libc::minor(probe.stat.rdev));
     let family = if mode == libc::S_IFSOCK && probe.link.starts_with(b"socket:") {
-        let ours = cx.duplicate(probe.fd)?;
+        let ours = cx.duplicate(probe)?;
         sys::socket::option_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN)?
     } else {
         libc::AF_UNSPEC

@@ -26,7 +26,7 @@ pub struct PipeData {
 }
 
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     let capacity = sys::fd::fcntl_get(ours.as_fd(), libc::F_GETPIPE_SZ)
         .with_context(|| format!("fd {}: F_GETPIPE_SZ", probe.fd))? as u32;
     let mode = probe.info.flags as i32 & libc::O_ACCMODE;

@@ -49,13 +49,13 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         // Namespaces (`net:[4026531840]`) and other files that no path leads to.
         return Ok(Detail::Unknown(probe.link_text()));
     }
-    let (path, name) = find_name(cx, probe);
+    let (path, name) = find_name(probe);
     let regular = stat.kind() == libc::S_IFREG;
     // Opening a leased file would make its holder give the lease back.
     let leased = probe.info.locks.iter().any(|l| l.kind == "LEASE" || l.kind == "DELEG");
     let stored = matches!(name, NameState::Deleted | NameState::NameLost) && regular && !leased;
     let contents = if stored { Some(content::collect(cx, probe)?) } else { None };
-    let fs_type = sys::fd::fs_type(&cx.fd_path(probe.fd)).unwrap_or(0);
+    let fs_type = sys::fd::fs_type(&probe.fd_path()).unwrap_or(0);
     Ok(Detail::File(FileFacts { path: path.as_os_str().as_bytes().to_vec(), name, contents, fs_type }))
 }
 
@@ -63,17 +63,17 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 pub fn memfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     let seals = sys::fd::fcntl_get(ours.as_fd(), libc::F_GET_SEALS)
         .with_context(|| format!("fd {}: F_GET_SEALS", probe.fd))? as u32;
     let path = path_of(&probe.link).as_os_str().as_bytes();
     let name = path.strip_prefix(b"/memfd:").unwrap_or(path).to_vec();
-    let huge_pages = sys::fd::fs_type(&cx.fd_path(probe.fd)).is_ok_and(|t| t == HUGETLBFS_MAGIC);
+    let huge_pages = sys::fd::fs_type(&probe.fd_path()).is_ok_and(|t| t == HUGETLBFS_MAGIC);
     Ok(Detail::Memfd(MemfdFacts { name, seals, contents: content::collect(cx, probe)?, huge_pages }))
 }
 
 /// Path by which the file can be opened again. Another hard link in the same directory will do.
-fn find_name(cx: &Context<'_>, probe: &Probe) -> (PathBuf, NameState) {
+fn find_name(probe: &Probe) -> (PathBuf, NameState) {
     let linked = Path::new(std::ffi::OsStr::from_bytes(&probe.link));
     let is_it = |path: &Path| same_file(path, &probe.stat);
     if is_it(linked) {
@@ -89,7 +89,7 @@ fn find_name(cx: &Context<'_>, probe: &Probe) -> (PathBuf, NameState) {
             return other_link(&path, &probe.stat)
                 .map_or((path, NameState::NameLost), |p| (p, NameState::Present));
         }
-        (false, _) if path.starts_with(format!("/proc/{}", cx.pid)) => NameState::Present,
+        (false, _) if path.starts_with(format!("/proc/{}", probe.pid)) => NameState::Present,
         (false, _) if path.symlink_metadata().is_err() => NameState::NameLost,
         (false, _) => NameState::Replaced,
     };

@@ -127,7 +127,7 @@ pub fn options(
 
 /// A family of which nothing can be saved.
 pub fn unknown(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     let family = sys::socket::option_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN)?;
     let kind = sys::socket::option_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE)?;
     let name = FAMILIES.iter().find(|(f, _)| *f == family).map_or("unknown", |(_, n)| *n);

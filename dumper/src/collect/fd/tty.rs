@@ -17,7 +17,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     if probe.info.flags as i32 & libc::O_PATH != 0 {
         return super::regular::collect(cx, probe);
     }
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     match sys::fd::termios2(ours.as_fd()) {
         Ok(termios) => {
             let winsize = sys::fd::winsize(ours.as_fd()).unwrap_or_default();

@@ -63,14 +63,13 @@ pub struct SocketFile {
 }
 
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    let ours = cx.duplicate(probe.fd)?;
+    let ours = cx.duplicate(probe)?;
     let fd = ours.as_fd();
     let kind = option_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)?;
     let listening = option_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0;
     let name = path_in(&local_name(fd).context("getsockname")?);
     let remote = peer_name(fd).context("getpeername")?;
-    let pid = cx.pid;
-    let table = cx.unix_sockets();
+    let table = cx.unix_sockets(probe);
     let known = table.get(probe.stat.ino);
     let peer = match (known, &remote) {
         (Some(d), _) if !listening => match d.peer {
@@ -85,7 +84,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         Some(known) => known.clone(),
         None => UnixDiag { shutdown: shutdown(fd)?, ..UnixDiag::default() },
     };
-    let file = socket_file(pid, &name, known.file_ino);
+    let file = socket_file(probe.pid, &name, known.file_ino);
     let (queue, queue_problem) =
         if listening { Default::default() } else { queue(fd, kind, known.shutdown & 1 != 0)? };
     Ok(Detail::Unix(UnixFacts {

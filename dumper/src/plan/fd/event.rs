@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 pub fn eventfd(p: &mut Planner<'_>, d: &Description, facts: &EventFdFacts) -> Object {
     if facts.semaphore.is_none() {
         let text = format!("fd {} (eventfd): whether it is a semaphore, which could not be told", d.fd);
-        p.note("eventfd-semaphore", &text);
+        p.note("eventfd-semaphore", d, &text);
     }
     let semaphore = u32::from(facts.semaphore.unwrap_or(false));
     let payload = p.b.payload(&EventFd { count: facts.count, semaphore, reserved: 0 });
@@ -42,7 +42,7 @@ pub fn epoll(p: &mut Planner<'_>, d: &Description, targets: &[EpollTarget]) -> O
                 "fd {} (epoll): it watches an open file (registered as fd {}) that no descriptor refers to any more",
                 d.fd, t.fd
             );
-            p.refuse(what, "remove it from the epoll instance before the dump");
+            p.refuse(d, what, "remove it from the epoll instance before the dump");
             continue;
         };
         let object = p.object_of(description);

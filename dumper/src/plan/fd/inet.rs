@@ -10,14 +10,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts) -> Option<Object> {
     if facts.has_filter {
         let what = format!("{}: the socket has a BPF filter (SO_ATTACH_FILTER)", p.name(d));
-        p.refuse(what, "detach it before the dump");
+        p.refuse(d, what, "detach it before the dump");
     }
     if let Some(problem) = &facts.multicast_problem {
         let what = format!("{}: {problem}", p.name(d));
-        p.refuse(what, "let the program leave the group before the dump");
+        p.refuse(d, what, "let the program leave the group before the dump");
     }
     if facts.queued {
-        p.note("udp-queue", &format!("fd {}: datagrams that had arrived and were not read", d.fd));
+        p.note("udp-queue", d, &format!("fd {}: datagrams that had arrived and were not read", d.fd));
     }
     let state = match &facts.tcp {
         Some(tcp) => tcp_state_of(p, d, facts, tcp),
@@ -54,7 +54,7 @@ fn tcp_state_of(p: &mut Planner<'_>, d: &Description, facts: &InetFacts, tcp: &T
                     address(&facts.local),
                     tcp.waiting
                 );
-                p.loss("tcp-established", text);
+                p.loss("tcp-established", d, text);
             }
             socket_state::LISTENING
         }
@@ -67,7 +67,7 @@ fn tcp_state_of(p: &mut Planner<'_>, d: &Description, facts: &InetFacts, tcp: &T
                 d.fd,
                 address(&facts.local)
             );
-            p.loss("tcp-established", text);
+            p.loss("tcp-established", d, text);
             socket_state::BROKEN
         }
     }

@@ -15,8 +15,8 @@ mod unix;
 mod unknown;
 
 use super::Builder;
-use crate::collect::TaskFacts;
-use crate::collect::fd::{Description, Detail, FdTableFacts};
+use crate::collect::fd::{Description, Detail, FdFacts, LockFacts};
+use crate::collect::{Facts, TaskFacts};
 use ckpt_format::fd::regular::Inherited;
 use ckpt_format::fd::{lock_kind, object_flags};
 use ckpt_format::*;
@@ -25,42 +25,49 @@ use std::collections::HashMap;
 /// Descriptors 0 to 2: those that the caller provides.
 const STDIO: std::ops::RangeInclusive<i32> = 0..=2;
 
-/// Adds the task's descriptor table and the objects behind it; returns its index in the fd tables.
-pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
-    let table = &task.fds;
+/// Adds all descriptor tables and the objects behind them; returns the index of each in the fd tables.
+pub fn plan(builder: &mut Builder, facts: &Facts) -> Vec<u32> {
+    let fds = &facts.fds;
     let base = builder.tables.objects.len() as u32;
-    let mut fds_of = vec![Vec::new(); table.descriptions.len()];
-    for f in &table.fds {
-        fds_of[f.description].push(f.fd);
+    let mut held = vec![Vec::new(); fds.descriptions.len()];
+    for (table, t) in fds.tables.iter().enumerate() {
+        for f in &t.fds {
+            held[f.description].push((table, f.fd));
+        }
     }
     let blank = Object { inner: NONE, ..Object::default() };
-    builder.tables.objects.resize(base as usize + table.descriptions.len(), blank);
+    builder.tables.objects.resize(base as usize + fds.descriptions.len(), blank);
     let mut p = Planner {
         b: builder,
-        task,
-        table,
+        tasks: &facts.tasks,
+        fds,
         base,
-        fds_of,
+        held,
         stdio: HashMap::new(),
-        pipes: pipe::by_inode(table),
-        unix: unix::by_inode(table),
+        claims: [None; 3],
+        pipes: pipe::by_inode(fds),
+        unix: unix::by_inode(fds),
     };
-    for index in 0..table.descriptions.len() {
+    for index in 0..fds.descriptions.len() {
         p.description(index);
     }
+    p.posix_locks();
     p.entries()
 }
 
-/// The work on one table.
+/// The work on all tables.
 struct Planner<'a> {
     b: &'a mut Builder,
-    task: &'a TaskFacts,
-    table: &'a FdTableFacts,
+    tasks: &'a [TaskFacts],
+    fds: &'a FdFacts,
     base: u32,
-    /// Numbers that refer to each description, sorted.
-    fds_of: Vec<Vec<i32>>,
-    /// Object that a standard descriptor refers to, where that is not its description's.
-    stdio: HashMap<i32, u32>,
+    /// Table and number of all that refer to each description, sorted.
+    held: Vec<Vec<(usize, i32)>>,
+    /// Object that a standard descriptor (description, number) refers to, where that is not its
+    /// description's.
+    stdio: HashMap<(usize, i32), u32>,
+    /// Device and inode of what each of the caller's descriptors stands for: the first that needs it.
+    claims: [Option<(u64, u64)>; 3],
     /// Ends of each pipe, by device and inode.
     pipes: HashMap<(u64, u64), Vec<usize>>,
     /// Unix sockets by inode.
@@ -69,8 +76,7 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn description(&mut self, index: usize) {
-        let table = self.table;
-        let d = &table.descriptions[index];
+        let d = &self.fds.descriptions[index];
         let object = match &d.detail {
             Detail::File(facts) => regular::file(self, index, d, facts),
             Detail::Memfd(facts) => Some(regular::memfd(self, d, facts)),
@@ -85,7 +91,7 @@ impl<'a> Planner<'a> {
             Detail::Unknown(what) => unknown::refuse(self, d, what),
             Detail::Failed(why) => {
                 let what = format!("{}: cannot be observed: {why}", self.name(d));
-                self.refuse(what, "close it before the dump");
+                self.refuse(d, what, "close it before the dump");
                 None
             }
         };
@@ -101,18 +107,18 @@ impl<'a> Planner<'a> {
         format!("fd {} ({})", d.fd, d.link_text())
     }
 
-    fn refuse(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
-        self.b.refuse(self.task.pid, what, remedy);
+    fn refuse(&mut self, d: &Description, what: impl Into<String>, remedy: impl Into<String>) {
+        self.b.refuse(d.pid, what, remedy);
     }
 
     /// See [`Builder::loss`].
-    fn loss(&mut self, kind: &'static str, text: impl Into<String>) {
-        self.b.loss(kind, self.task.pid, text);
+    fn loss(&mut self, kind: &'static str, d: &Description, text: impl Into<String>) {
+        self.b.loss(kind, d.pid, text);
     }
 
     /// See [`Builder::note`].
-    fn note(&mut self, kind: &str, text: &str) {
-        self.b.note(kind, self.task.pid, text);
+    fn note(&mut self, kind: &str, d: &Description, text: &str) {
+        self.b.note(kind, d.pid, text);
     }
 
     /// Index of the object that stands for a description.
@@ -126,14 +132,28 @@ impl<'a> Planner<'a> {
         (self.b.tables.objects.len() - 1) as u32
     }
 
-    /// Standard descriptors among the numbers of a description.
+    /// Standard descriptors among the numbers of a description, of any process, but for those that
+    /// stand for something else: the root's, or those of an earlier process.
     fn stdio_of(&self, index: usize) -> Vec<i32> {
-        self.fds_of[index].iter().copied().filter(|fd| STDIO.contains(fd)).collect()
+        let free = |fd: i32| self.claims[fd as usize].is_none_or(|c| c == self.inode(index));
+        let is_held = |fd: &i32| self.held[index].iter().any(|(_, n)| n == fd);
+        STDIO.filter(|fd| is_held(fd) && free(*fd)).collect()
+    }
+
+    /// Whether the root has it as a standard descriptor.
+    fn is_roots_stdio(&self, index: usize) -> bool {
+        self.held[index].iter().any(|(table, fd)| *table == 0 && STDIO.contains(fd))
+    }
+
+    fn inode(&self, index: usize) -> (u64, u64) {
+        let stat = &self.fds.descriptions[index].stat;
+        (stat.dev, stat.ino)
     }
 
     /// The description comes from the caller: each standard descriptor from the one of the same
     /// number, further ones share the lowest. `inner` is the terminal behind it, or NONE.
-    fn inherit(&mut self, numbers: &[i32], d: &Description, inner: u32) -> Object {
+    fn inherit(&mut self, numbers: &[i32], index: usize, inner: u32) -> Object {
+        let d = &self.fds.descriptions[index];
         let was = self.b.blob(&d.link);
         let objects: Vec<Object> = numbers
             .iter()
@@ -147,8 +167,11 @@ impl<'a> Planner<'a> {
             })
             .collect();
         for (fd, object) in numbers.iter().zip(&objects).skip(1) {
-            let index = self.add(*object);
-            self.stdio.insert(*fd, index);
+            let added = self.add(*object);
+            self.stdio.insert((index, *fd), added);
+        }
+        for fd in numbers {
+            self.claims[*fd as usize].get_or_insert((d.stat.dev, d.stat.ino));
         }
         objects[0]
     }
@@ -156,64 +179,90 @@ impl<'a> Planner<'a> {
     /// F_SETOWN target, which must be inside the image; as the program knows it.
     fn owner(&mut self, d: &Description) -> (i32, i32) {
         let (kind, id) = d.owner;
-        let task = self.task;
-        let own = match kind {
-            // F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP.
-            0 => task.threads.iter().find(|t| t.tid == id).map(|t| t.own_tid),
-            1 => (id == task.pid).then_some(task.process.own_pid),
-            _ => (id == task.process.seen_pgid).then_some(task.process.pgid),
-        };
         if id == 0 {
             return (kind, 0);
         }
+        let mut tasks = self.tasks.iter();
+        let own = match kind {
+            // F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP.
+            0 => tasks.flat_map(|t| &t.threads).find(|t| t.tid == id).map(|t| t.own_tid),
+            1 => tasks.find(|t| t.pid == id).map(|t| t.process.own_pid),
+            _ => tasks.find(|t| t.process.seen_pgid == id).map(|t| t.process.pgid),
+        };
         if let Some(own) = own {
             return (kind, own);
         }
         let what = format!("{}: its signals (F_SETOWN) go to {id}, outside the image", self.name(d));
-        self.refuse(what, "set another owner before the dump");
+        self.refuse(d, what, "set another owner before the dump");
         (0, 0)
     }
 
+    /// Locks that belong to the description; [`Self::posix_locks`] adds the others.
     fn locks(&mut self, index: usize, d: &Description) {
+        let table = self.held[index].first().map_or(0, |(table, _)| *table);
         for lock in &d.info.locks {
             let kind = match lock.kind.as_str() {
                 "FLOCK" => lock_kind::FLOCK,
-                "POSIX" => lock_kind::POSIX,
                 "OFDLCK" => lock_kind::OFD,
+                "POSIX" => continue,
                 other => {
                     let what = format!("{}: a file lease or lock of kind {other}", self.name(d));
-                    self.refuse(what, "release it before the dump");
+                    self.refuse(d, what, "release it before the dump");
                     continue;
                 }
             };
-            let record = Lock {
-                kind,
-                mode: if lock.write { libc::F_WRLCK } else { libc::F_RDLCK } as u32,
-                start: lock.start,
-                len: lock.last.map_or(0, |last| last - lock.start + 1),
-                object: self.object_of(index),
-                pid: self.task.process.own_pid,
-                reserved: 0,
-            };
-            self.b.tables.locks.push(record);
+            self.lock(kind, lock, index, table);
         }
     }
 
-    /// The table itself.
-    fn entries(self) -> u32 {
-        let first = self.b.tables.fds.len() as u32;
-        for f in &self.table.fds {
-            let own = self.object_of(f.description);
-            self.b.tables.fds.push(FdEntry {
-                fd: f.fd,
-                object: self.stdio.get(&f.fd).copied().unwrap_or(own),
-                cloexec: u32::from(f.cloexec),
-                reserved: 0,
-            });
+    /// They belong to the processes of a table.
+    fn posix_locks(&mut self) {
+        for (table, t) in self.fds.tables.iter().enumerate() {
+            for (description, lock) in &t.posix_locks {
+                self.lock(lock_kind::POSIX, lock, *description, table);
+            }
         }
-        let fds = Range { first, count: self.table.fds.len() as u32 };
-        self.b.tables.fd_tables.push(FdTable { fds });
-        (self.b.tables.fd_tables.len() - 1) as u32
+    }
+
+    /// A lock that is taken by the first process of a table.
+    fn lock(&mut self, kind: u32, lock: &LockFacts, description: usize, table: usize) {
+        let record = Lock {
+            kind,
+            mode: if lock.write { libc::F_WRLCK } else { libc::F_RDLCK } as u32,
+            start: lock.start,
+            len: lock.last.map_or(0, |last| last - lock.start + 1),
+            object: self.object_of(description),
+            pid: self.first_task(table).map_or(0, |t| t.process.own_pid),
+            reserved: 0,
+        };
+        self.b.tables.locks.push(record);
+    }
+
+    /// The first process that has a table.
+    fn first_task(&self, table: usize) -> Option<&'a TaskFacts> {
+        let index = self.fds.tables.get(table)?.tasks.first()?;
+        self.tasks.get(*index)
+    }
+
+    /// The tables themselves.
+    fn entries(self) -> Vec<u32> {
+        let mut indices = Vec::with_capacity(self.fds.tables.len());
+        for table in &self.fds.tables {
+            let first = self.b.tables.fds.len() as u32;
+            for f in &table.fds {
+                let own = self.object_of(f.description);
+                self.b.tables.fds.push(FdEntry {
+                    fd: f.fd,
+                    object: self.stdio.get(&(f.description, f.fd)).copied().unwrap_or(own),
+                    cloexec: u32::from(f.cloexec),
+                    reserved: 0,
+                });
+            }
+            indices.push(self.b.tables.fd_tables.len() as u32);
+            let fds = Range { first, count: table.fds.len() as u32 };
+            self.b.tables.fd_tables.push(FdTable { fds });
+        }
+        indices
     }
 }
 

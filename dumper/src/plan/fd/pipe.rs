@@ -2,7 +2,7 @@
 
 use super::{Planner, queue, regular};
 use crate::collect::fd::pipe::{PipeData, PipeFacts};
-use crate::collect::fd::{Description, Detail, FdTableFacts, path_of};
+use crate::collect::fd::{Description, Detail, FdFacts, path_of};
 use ckpt_format::fd::pipe::{Pipe, pipe_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
 use std::collections::HashMap;
@@ -12,9 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 const PIPE_BUF: usize = 4096;
 
 /// The descriptions that are ends of each pipe.
-pub fn by_inode(table: &FdTableFacts) -> HashMap<(u64, u64), Vec<usize>> {
+pub fn by_inode(fds: &FdFacts) -> HashMap<(u64, u64), Vec<usize>> {
     let mut pipes: HashMap<_, Vec<usize>> = HashMap::new();
-    for (i, d) in table.descriptions.iter().enumerate() {
+    for (i, d) in fds.descriptions.iter().enumerate() {
         if matches!(d.detail, Detail::Pipe(_)) {
             pipes.entry((d.stat.dev, d.stat.ino)).or_default().push(i);
         }
@@ -24,10 +24,10 @@ pub fn by_inode(table: &FdTableFacts) -> HashMap<(u64, u64), Vec<usize>> {
 
 /// Plans one end; the first end of a pipe that is met adds the pipe.
 pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object> {
-    let table = p.table;
+    let fds = p.fds;
     let of_pipe = p.pipes.get(&(d.stat.dev, d.stat.ino)).into_iter().flatten();
     let ends: Vec<(usize, &Description, &PipeFacts)> = of_pipe
-        .map(|i| (*i, &table.descriptions[*i]))
+        .map(|i| (*i, &fds.descriptions[*i]))
         .filter_map(|(i, e)| if let Detail::Pipe(facts) = &e.detail { Some((i, e, facts)) } else { None })
         .collect();
     let has = |mode| ends.iter().any(|(_, e, _)| [mode, libc::O_RDWR].contains(&e.access_mode()));
@@ -38,14 +38,14 @@ pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object>
             let own = p.stdio_of(index);
             let numbers = if own.is_empty() { vec![*lowest] } else { own };
             lost_input(p, d, &ends);
-            return Some(p.inherit(&numbers, d, NONE));
+            return Some(p.inherit(&numbers, index, NONE));
         }
         let text = format!(
             "{}: the other end of this {} is outside; after restore it is closed",
             p.name(d),
             if ends[0].2.named { "FIFO" } else { "pipe" }
         );
-        p.loss("pipe-outside", text);
+        p.loss("pipe-outside", d, text);
     }
     let first = ends[0].0;
     let inner = if first == index {
@@ -62,7 +62,7 @@ fn lost_input(p: &mut Planner<'_>, d: &Description, ends: &[(usize, &Description
     let data = ends.iter().find_map(|(_, _, facts)| facts.data.as_ref());
     let waiting: usize = data.map_or(0, |data| data.messages.iter().map(Vec::len).sum());
     if waiting > 0 {
-        p.note("unread-input", &format!("{}: {waiting} bytes from outside that were not read", p.name(d)));
+        p.note("unread-input", d, &format!("{}: {waiting} bytes from outside that were not read", p.name(d)));
     }
 }
 

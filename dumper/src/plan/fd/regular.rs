@@ -28,22 +28,22 @@ pub fn file(p: &mut Planner<'_>, index: usize, d: &Description, facts: &FileFact
     let rdev = (libc::major(d.stat.rdev), libc::minor(d.stat.rdev));
     let kind = d.stat.kind();
     let stdio = p.stdio_of(index);
-    if kind == libc::S_IFCHR && rdev == DEV_NULL && !stdio.is_empty() {
-        return Some(p.inherit(&stdio, d, NONE));
+    if kind == libc::S_IFCHR && rdev == DEV_NULL && p.is_roots_stdio(index) {
+        return Some(p.inherit(&stdio, index, NONE));
     }
     if facts.fs_type == MQUEUE {
         let what = format!("{}: a POSIX message queue", p.name(d));
-        p.refuse(what, "close it before the dump");
+        p.refuse(d, what, "close it before the dump");
         return None;
     }
     if kind == libc::S_IFCHR && rdev == PTMX {
         let what =
             format!("{}: a pseudo-terminal that the program itself provides cannot be saved", p.name(d));
-        p.refuse(what, "close it (end what runs in it) before the dump");
+        p.refuse(d, what, "close it (end what runs in it) before the dump");
         return None;
     }
     if kind == libc::S_IFCHR && !PLAIN_DEVICES.contains(&rdev) {
-        p.loss("device", format!("{}: the state of this device is not known", p.name(d)));
+        p.loss("device", d, format!("{}: the state of this device is not known", p.name(d)));
     }
     let deleted = deleted(p, d, facts)?;
     let path = path(p, d, facts)?;
@@ -72,7 +72,7 @@ fn deleted(p: &mut Planner<'_>, d: &Description, facts: &FileFacts) -> Option<bo
         NameState::Deleted if facts.contents.is_some() => Some(true),
         NameState::Deleted => {
             let what = format!("{}: it has been deleted", p.name(d));
-            p.refuse(what, "close it before the dump");
+            p.refuse(d, what, "close it before the dump");
             None
         }
         NameState::NameLost if facts.contents.is_some() => {
@@ -81,12 +81,12 @@ fn deleted(p: &mut Planner<'_>, d: &Description, facts: &FileFacts) -> Option<bo
                  after restore it is a file of its own",
                 p.name(d)
             );
-            p.loss("hardlink", text);
+            p.loss("hardlink", d, text);
             Some(true)
         }
         NameState::NameLost | NameState::Replaced => {
             let what = format!("{}: this path leads to another file now", p.name(d));
-            p.refuse(what, "close it, or undo what was mounted or renamed over it, before the dump");
+            p.refuse(d, what, "close it, or undo what was mounted or renamed over it, before the dump");
             None
         }
     }
@@ -103,18 +103,20 @@ fn path<'f>(p: &mut Planner<'_>, d: &Description, facts: &'f FileFacts) -> Optio
     if digits == 0 {
         return plain;
     }
-    if rest[..digits] == *p.task.pid.to_string().as_bytes() {
+    // The root opens it, for whichever of its processes.
+    let root = p.tasks.first().map_or(0, |t| t.pid);
+    if rest[..digits] == *root.to_string().as_bytes() {
         return Some(Cow::Owned([b"/proc/self", &rest[digits..]].concat()));
     }
     let what = format!("{}: a file of another process", p.name(d));
-    p.refuse(what, "close it before the dump");
+    p.refuse(d, what, "close it before the dump");
     None
 }
 
 pub fn memfd(p: &mut Planner<'_>, d: &Description, facts: &MemfdFacts) -> Object {
     if facts.huge_pages {
         let what = format!("{}: a memfd of huge pages", p.name(d));
-        p.refuse(what, "use anonymous huge pages, or a file on a hugetlbfs");
+        p.refuse(d, what, "use anonymous huge pages, or a file on a hugetlbfs");
     }
     let file = nameless(p, &d.stat, &facts.name, file_flags::MEMFD, &facts.contents);
     let payload = p.b.payload(&OpenFile { file, seals: facts.seals, min_size: d.stat.size, reserved: 0 });

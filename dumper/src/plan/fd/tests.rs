@@ -4,28 +4,33 @@ use super::*;
 use crate::collect::fd::event::EventFdFacts;
 use crate::collect::fd::pipe::{PipeData, PipeFacts};
 use crate::collect::fd::tty::TtyFacts;
-use crate::collect::fd::{FdFacts, FdInfo, FileStat};
+use crate::collect::fd::{FdEntryFacts, FdInfo, FdTableFacts, FileStat};
 use crate::plan::Options;
 
 fn description(fd: i32, link: &str, flags: &str, ino: u64, detail: Detail) -> Description {
     let info = FdInfo::parse(&format!("pos:\t0\nflags:\t{flags}\n")).unwrap();
     let stat = FileStat { ino, ..FileStat::default() };
-    Description { fd, link: link.into(), stat, info, owner: (0, 0), signal: 0, detail }
+    Description { pid: 77, fd, link: link.into(), stat, info, owner: (0, 0), signal: 0, detail }
 }
 
-fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> TaskFacts {
-    let mut fds: Vec<FdFacts> = descriptions
+fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> Facts {
+    let mut fds: Vec<FdEntryFacts> = descriptions
         .iter()
         .enumerate()
-        .map(|(i, d)| FdFacts { fd: d.fd, cloexec: false, description: i })
+        .map(|(i, d)| FdEntryFacts { fd: d.fd, cloexec: false, description: i })
         .collect();
-    fds.extend(more.iter().map(|(fd, description)| FdFacts {
+    fds.extend(more.iter().map(|(fd, description)| FdEntryFacts {
         fd: *fd,
         cloexec: false,
         description: *description,
     }));
     fds.sort_by_key(|f| f.fd);
-    TaskFacts { pid: 77, fds: FdTableFacts { fds, descriptions, files: Vec::new() }, ..TaskFacts::default() }
+    let tables = vec![FdTableFacts { tasks: vec![0], fds, ..FdTableFacts::default() }];
+    Facts {
+        tasks: vec![TaskFacts { pid: 77, ..TaskFacts::default() }],
+        fds: FdFacts { tables, descriptions, files: Vec::new() },
+        ..Facts::default()
+    }
 }
 
 fn pipe(data: Option<&[u8]>, other_end_closed: bool) -> Detail {

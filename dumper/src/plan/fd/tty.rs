@@ -13,7 +13,7 @@ pub fn terminal(p: &mut Planner<'_>, index: usize, d: &Description, facts: &TtyF
     // `tty_nr` of /proc/PID/stat is the old 16-bit-compatible encoding (new_encode_dev).
     let (major, minor) = (libc::major(d.stat.rdev), libc::minor(d.stat.rdev));
     let encoded = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
-    let controlling = u32::from(encoded == p.task.process.tty_nr);
+    let controlling = u32::from(p.tasks.iter().any(|t| t.process.tty_nr == encoded));
     let payload = p.b.payload(&Tty {
         path,
         termios,
@@ -34,5 +34,5 @@ pub fn terminal(p: &mut Planner<'_>, index: usize, d: &Description, facts: &TtyF
         return Some(terminal);
     }
     let inner = p.add(terminal);
-    Some(p.inherit(&stdio, d, inner))
+    Some(p.inherit(&stdio, index, inner))
 }

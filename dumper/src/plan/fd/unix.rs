@@ -3,7 +3,7 @@
 use super::{Planner, queue, socket};
 use crate::collect::fd::regular::NameState;
 use crate::collect::fd::unix::{Peer, UnixFacts, name_text};
-use crate::collect::fd::{Description, Detail, FdTableFacts};
+use crate::collect::fd::{Description, Detail, FdFacts};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
 use std::collections::HashMap;
@@ -20,9 +20,8 @@ enum Link {
 }
 
 /// The description of each socket.
-pub fn by_inode(table: &FdTableFacts) -> HashMap<u64, usize> {
-    table
-        .descriptions
+pub fn by_inode(fds: &FdFacts) -> HashMap<u64, usize> {
+    fds.descriptions
         .iter()
         .enumerate()
         .filter_map(|(i, d)| if let Detail::Unix(u) = &d.detail { Some((u.ino, i)) } else { None })
@@ -34,7 +33,7 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFa
     let Some(link) = link else {
         let stdio = p.stdio_of(index);
         if !stdio.is_empty() {
-            return Some(p.inherit(&stdio, d, NONE));
+            return Some(p.inherit(&stdio, index, NONE));
         }
         let to =
             if facts.remote.is_empty() { String::new() } else { format!(" ({})", name_text(&facts.remote)) };
@@ -42,12 +41,12 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFa
             "{}: a unix socket connected to another process{to}; after restore the other end is closed",
             p.name(d)
         );
-        p.loss("unix-outside", text);
+        p.loss("unix-outside", d, text);
         return Some(record(p, d, facts, &Link::Broken));
     };
     if let Some(problem) = &facts.queue_problem {
         let what = format!("{}: {problem} waits to be received", p.name(d));
-        p.refuse(what, "let the program receive it before the dump");
+        p.refuse(d, what, "let the program receive it before the dump");
     }
     if facts.waiting > 0 {
         let text = format!(
@@ -56,7 +55,7 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFa
             name_text(&facts.name),
             facts.waiting
         );
-        p.loss("unix-outside", text);
+        p.loss("unix-outside", d, text);
     }
     Some(record(p, d, facts, &link))
 }
@@ -99,7 +98,7 @@ fn guess(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<usize> {
     }
     let named = |name: &[u8], remote: &[u8]| -> Vec<usize> {
         let all = p.unix.values().copied();
-        all.filter(|i| match &p.table.descriptions[*i].detail {
+        all.filter(|i| match &p.fds.descriptions[*i].detail {
             Detail::Unix(u) => alike(u) && u.name == name && u.remote == remote,
             _ => false,
         })
@@ -111,11 +110,11 @@ fn guess(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<usize> {
 
 fn at<'a>(p: &Planner<'a>, ino: u64) -> Option<(usize, &'a UnixFacts)> {
     let index = *p.unix.get(&ino)?;
-    if let Detail::Unix(u) = &p.table.descriptions[index].detail { Some((index, u)) } else { None }
+    if let Detail::Unix(u) = &p.fds.descriptions[index].detail { Some((index, u)) } else { None }
 }
 
 fn find<'a>(p: &Planner<'a>, test: impl Fn(&UnixFacts) -> bool) -> Option<(usize, &'a UnixFacts)> {
-    p.table.descriptions.iter().enumerate().find_map(|(i, d)| match &d.detail {
+    p.fds.descriptions.iter().enumerate().find_map(|(i, d)| match &d.detail {
         Detail::Unix(u) if test(u) => Some((i, u)),
         _ => None,
     })
@@ -131,7 +130,7 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
     let mut shutdown = u32::from(facts.shutdown);
     if facts.peer == Peer::Unknown
         && let Link::Inside(other) = link
-        && let Detail::Unix(mate) = &p.table.descriptions[*other].detail
+        && let Detail::Unix(mate) = &p.fds.descriptions[*other].detail
     {
         // What the one cannot read any more, the other has stopped to write.
         shutdown |= (u32::from(mate.shutdown) & 1) << 1;
@@ -184,7 +183,7 @@ fn bind(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, r: &mut UnixSoc
             if !matches!(facts.peer, Peer::Socket(_)) {
                 let what =
                     format!("{}: another socket has taken its path {}", p.name(d), name_text(&facts.name));
-                p.refuse(what, "end the program that took it, before the dump");
+                p.refuse(d, what, "end the program that took it, before the dump");
             }
         }
         NameState::Deleted | NameState::NameLost => r.flags |= unix_flags::UNLINKED,

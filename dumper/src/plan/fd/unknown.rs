@@ -33,6 +33,6 @@ pub fn refuse(p: &mut Planner<'_>, d: &Description, what: &str) -> Option<Object
         None if what.starts_with("a ") => (what.to_owned(), "close it before the dump"),
         None => ("an object of unknown kind".to_owned(), "close it before the dump"),
     };
-    p.refuse(format!("{}: {words} cannot be saved", p.name(d)), remedy);
+    p.refuse(d, format!("{}: {words} cannot be saved", p.name(d)), remedy);
     None
 }
