@@ -30,7 +30,7 @@ pub struct Metadata {
 }
 
 /// Every table but the extents: type, bytes, record size.
-fn tables(t: &Tables) -> [(NoteType, &[u8], usize); 18] {
+fn tables(t: &Tables) -> [(NoteType, &[u8], usize); 22] {
     fn of<T: Record>(note: NoteType, table: &[T]) -> (NoteType, &[u8], usize) {
         (note, table.as_bytes(), size_of::<T>())
     }
@@ -52,6 +52,10 @@ fn tables(t: &Tables) -> [(NoteType, &[u8], usize); 18] {
         of(NoteType::Locks, &t.locks),
         of(NoteType::Losses, &t.losses),
         of(NoteType::GuardRanges, &t.guards),
+        of(NoteType::SysvShms, &t.shms),
+        of(NoteType::SysvSems, &t.sems),
+        of(NoteType::SysvMsgs, &t.msgs),
+        of(NoteType::SemUndos, &t.sem_undos),
         (NoteType::Blobs, &t.blobs, 1),
     ]
 }

@@ -26,6 +26,10 @@ pub struct Tables {
     pub locks: Vec<Lock>,
     pub losses: Vec<Loss>,
     pub guards: Vec<mm::GuardRange>,
+    pub shms: Vec<SysvShm>,
+    pub sems: Vec<SysvSem>,
+    pub msgs: Vec<SysvMsg>,
+    pub sem_undos: Vec<SemUndo>,
     pub blobs: Vec<u8>,
 }
 

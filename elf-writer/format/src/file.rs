@@ -47,4 +47,6 @@ pub mod file_flags {
     /// With ANON_SHARED: mapped by several address spaces. Made once, in the stub's shared area, before
     /// there are several tasks; in the order of the table, each aligned to 2 MiB.
     pub const SEVERAL_MMS: u32 = 64;
+    /// A System V shared memory segment; `ino` is its id, a record of the shm note says the rest.
+    pub const SYSV_SHM: u32 = 128;
 }

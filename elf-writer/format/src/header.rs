@@ -80,6 +80,8 @@ crate::records! {
 pub mod header_flags {
     /// Contents of file-backed mappings are embedded.
     pub const EMBEDDED: u32 = 1;
+    /// The program had an IPC namespace of its own: all of it is in the image.
+    pub const OWN_IPC_NAMESPACE: u32 = 2;
 }
 
 /// Bits of [`DirEntry::flags`].
@@ -112,4 +114,8 @@ pub enum NoteType {
     Losses = 0x111,
     Blobs = 0x112,
     GuardRanges = 0x113,
+    SysvShms = 0x114,
+    SysvSems = 0x115,
+    SysvMsgs = 0x116,
+    SemUndos = 0x117,
 }

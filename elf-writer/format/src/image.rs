@@ -55,7 +55,7 @@ pub struct Meta<'a> {
 }
 
 /// Known note types, for the "unknown critical" rule.
-const KNOWN: core::ops::RangeInclusive<u32> = 0x100..=0x113;
+const KNOWN: core::ops::RangeInclusive<u32> = 0x100..=0x117;
 
 impl<'a> Meta<'a> {
     /// Length of the ELF note header and padded owner name that precede each description.
@@ -173,6 +173,10 @@ pub struct Image<'a> {
     pub locks: &'a [Lock],
     pub losses: &'a [Loss],
     pub guards: &'a [mm::GuardRange],
+    pub shms: &'a [SysvShm],
+    pub sems: &'a [SysvSem],
+    pub msgs: &'a [SysvMsg],
+    pub sem_undos: &'a [SemUndo],
     blobs: &'a [u8],
 }
 
@@ -200,6 +204,10 @@ impl<'a> Image<'a> {
             locks: meta.table(NoteType::Locks)?,
             losses: meta.table(NoteType::Losses)?,
             guards: meta.table(NoteType::GuardRanges)?,
+            shms: meta.table(NoteType::SysvShms)?,
+            sems: meta.table(NoteType::SysvSems)?,
+            msgs: meta.table(NoteType::SysvMsgs)?,
+            sem_undos: meta.table(NoteType::SemUndos)?,
             blobs: meta.note(NoteType::Blobs).unwrap_or(&[]),
             meta,
         })

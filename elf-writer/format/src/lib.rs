@@ -22,6 +22,7 @@ pub mod image;
 pub mod mm;
 pub mod signal;
 pub mod stub;
+pub mod sysv;
 pub mod task;
 pub mod thread;
 
@@ -34,6 +35,7 @@ pub use image::{FormatError, Image, Meta};
 pub use mm::{Mm, Vma, VmaKind, vma_flags};
 pub use signal::{Itimer, PendingSignal, PosixTimer, SigAction};
 pub use stub::StubConfig;
+pub use sysv::{IpcPerm, SemUndo, SysvMessage, SysvMsg, SysvSem, SysvShm};
 pub use task::{Creds, FdTable, FsInfo, Sighand, Task};
 pub use thread::{Regs, Thread};
 
