@@ -3,6 +3,7 @@
 use crate::args::Options;
 use crate::files::Files;
 use crate::mem::work::Work;
+use crate::objects;
 use crate::report::{Error, Result};
 use crate::sys::{Fd, fd};
 use crate::tracer::Shared;
@@ -27,6 +28,7 @@ pub struct Ctx {
     /// The image, at a number above all of the program's.
     pub image_fd: Fd,
     pub files: Files,
+    pub objects: objects::Table,
     pub shared: &'static Shared,
     /// Present id of each saved thread, by its index in the table; shared with the tracer.
     pub tids: &'static [AtomicI32],

@@ -128,6 +128,16 @@ pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
     Ok(fd)
 }
 
+/// Recreates every file that has no name, so that all processes to come share it.
+pub fn recreate_all(ctx: &Ctx) -> Result<()> {
+    for (index, file) in ctx.image.files.iter().enumerate() {
+        if is_recreated(file) && file.flags & file_flags::CONTENTS != 0 {
+            recreated(ctx, index as u32)?;
+        }
+    }
+    Ok(())
+}
+
 /// Closes the descriptors of recreated files: what needs them has its own by now.
 pub fn close_recreated(ctx: &Ctx) {
     for slot in ctx.files.fds {

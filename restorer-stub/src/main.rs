@@ -81,6 +81,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         work,
         image_fd,
         files: files::Files::new(work, image.files.len())?,
+        objects: objects::Table::new(work, image.objects.len())?,
         shared: work.shared()?,
         tids: work.shared_slice(image.threads.len())?,
         execfn: initial.execfn,

@@ -79,6 +79,8 @@ pub enum On {
     Bytes(&'static [u8]),
     Pid(i32),
     Fd(i32),
+    /// A descriptor, and of which process it was.
+    FdOf(i32, i32),
     /// A descriptor and the path of its file.
     FdPath(i32, &'static [u8]),
     Number(u64),
@@ -176,6 +178,7 @@ impl fmt::Display for On {
             Self::Bytes(b) => write!(f, " {}", Printable(b)),
             Self::Pid(p) => write!(f, " {p}"),
             Self::Fd(n) => write!(f, " (fd {n})"),
+            Self::FdOf(n, pid) => write!(f, " (fd {n} of process {pid})"),
             Self::FdPath(n, path) => write!(f, " fd {n} ({})", Printable(path)),
             Self::Number(n) => write!(f, " {n}"),
             Self::Range(a, b) => write!(f, " {a:#x}-{b:#x}"),

@@ -29,7 +29,8 @@ fn prepare(ctx: &'static Ctx) -> Result<()> {
 
     own::unmap_all(&ctx.config)?;
     let kept_vdso = vdso::place(ctx, mm)?;
-    objects::restore(ctx, task)?;
+    objects::create_all(ctx)?;
+    objects::place(ctx, task)?;
     map::map_all(ctx, mm)?;
     fill::fill_all(ctx, mm)?;
     map::finish_all(ctx, mm)?;

@@ -1,23 +1,23 @@
 //! epoll instances.
 
-use super::Objects;
+use super::make::Maker;
+use super::place::Placer;
 use crate::report::{Error, Result, note};
 use crate::sys::{Errno, Fd, fd, object as sys};
 use ckpt_format::fd::event::{Epoll, EpollTarget};
 use ckpt_format::{Object, ObjectKind, Span};
 
-pub fn create(o: &Objects, index: u32, _: &'static Object) -> Result<Option<Fd>> {
-    let fd = sys::epoll_create()
-        .map_err(|e| Error::os("cannot make the epoll instance")(e).fd(o.number(index)))?;
+pub fn create(o: &Maker, index: u32, _: &'static Object) -> Result<Option<Fd>> {
+    let fd =
+        sys::epoll_create().map_err(|e| Error::os("cannot make the epoll instance")(e).on(o.on(index)))?;
     o.raise(fd).map(Some)
 }
 
-/// Registers what it watched, when all descriptors have their numbers.
-pub fn fill(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
+/// Registers what it watched, when all descriptors have their numbers and every object is still there.
+pub fn fill(o: &Placer, epoll: Fd, object: &'static Object) -> Result<()> {
     let head: &Epoll = o.ctx.image.payload(object.payload)?;
     let len = u64::from(head.count) * size_of::<EpollTarget>() as u64;
     let span = Span { offset: object.payload.offset + size_of::<Epoll>() as u64, len };
-    let Some(epoll) = o.placed(index) else { return Ok(()) };
     for target in o.ctx.image.records::<EpollTarget>(span)? {
         match add(o, epoll, target)? {
             Ok(()) => {}
@@ -27,7 +27,7 @@ pub fn fill(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
                 target.fd
             )),
             Err(e) => {
-                return Err(Error::os("cannot register with the epoll instance")(e).fd(target.fd));
+                return Err(Error::os("cannot register with the epoll instance")(e).on(o.on(target.fd)));
             }
         }
     }
@@ -35,7 +35,7 @@ pub fn fill(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
 }
 
 /// Whether both the watched object and what has its number now come from the caller.
-fn inherited(o: &Objects, target: &EpollTarget) -> bool {
+fn inherited(o: &Placer, target: &EpollTarget) -> bool {
     let is = |index: u32| {
         o.given(index).is_some() || o.object(index).is_ok_and(|x| x.kind == ObjectKind::Inherited as u32)
     };
@@ -43,14 +43,15 @@ fn inherited(o: &Objects, target: &EpollTarget) -> bool {
 }
 
 /// EPOLL_CTL_ADD under the number it had, which may be another's by now, or nobody's.
-fn add(o: &Objects, epoll: Fd, target: &EpollTarget) -> Result<crate::sys::Result<()>> {
+fn add(o: &Placer, epoll: Fd, target: &EpollTarget) -> Result<crate::sys::Result<()>> {
     let owner = o.object_at(target.fd);
     let register = || sys::epoll_add(epoll, target.fd, target.events, target.data);
     if owner == Some(target.object) || (owner.is_some() && inherited(o, target)) {
         return Ok(register());
     }
-    let failed = |e| Error::os("cannot use the number that an epoll instance knows")(e).fd(target.fd);
-    let watched = o.placed(target.object).ok_or(Error::new("the image is damaged: epoll watches nothing"))?;
+    let failed = |e| Error::os("cannot use the number that an epoll instance knows")(e).on(o.on(target.fd));
+    let watched =
+        o.ctx.objects.made(target.object).ok_or(Error::new("the image is damaged: epoll watches nothing"))?;
     let occupant = match owner {
         Some(_) => Some(fd::dup_above(Fd(target.fd), o.ctx.high_fd()).map_err(failed)?),
         None => None,

@@ -1,6 +1,7 @@
 //! eventfd, timerfd, signalfd.
 
-use super::Objects;
+use super::make::Maker;
+use super::place::Placer;
 use crate::report::{Error, Result};
 use crate::sys::{Fd, fd, object as sys};
 use ckpt_format::Object;
@@ -11,9 +12,9 @@ const TFD_TIMER_ABSTIME: u32 = 1;
 const CLOCK_REALTIME: i32 = 0;
 const CLOCK_REALTIME_ALARM: i32 = 8;
 
-pub fn eventfd(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn eventfd(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &EventFd = o.ctx.image.payload(object.payload)?;
-    let failed = |e| Error::os("cannot make the eventfd")(e).fd(o.number(index));
+    let failed = |e| Error::os("cannot make the eventfd")(e).on(o.on(index));
     let flags = if saved.semaphore != 0 { EFD_SEMAPHORE } else { 0 };
     let now = u32::try_from(saved.count).unwrap_or(u32::MAX);
     let fd = o.raise(sys::eventfd(now, flags).map_err(failed)?)?;
@@ -25,18 +26,17 @@ pub fn eventfd(o: &Objects, index: u32, object: &'static Object) -> Result<Optio
 }
 
 /// It is set going by [`arm`].
-pub fn timerfd(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn timerfd(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &TimerFd = o.ctx.image.payload(object.payload)?;
     let fd = sys::timerfd_create(saved.clock)
-        .map_err(|e| Error::os("cannot make the timerfd")(e).fd(o.number(index)))?;
+        .map_err(|e| Error::os("cannot make the timerfd")(e).on(o.on(index)))?;
     o.raise(fd).map(Some)
 }
 
 /// Remaining time, or for an absolute time of the wall clock that same time.
-pub fn arm(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
+pub fn arm(o: &Placer, fd: Fd, object: &'static Object) -> Result<()> {
     let saved: &TimerFd = o.ctx.image.payload(object.payload)?;
-    let Some(fd) = o.placed(index) else { return Ok(()) };
-    let failed = |what| move |e| Error::os(what)(e).fd(fd.0);
+    let failed = |what| move |e| Error::os(what)(e).on(o.on(fd.0));
     let wall = [CLOCK_REALTIME, CLOCK_REALTIME_ALARM].contains(&saved.clock);
     let absolute = wall && saved.settime_flags & TFD_TIMER_ABSTIME != 0;
     // A periodic timer that was looked at while it expired.
@@ -57,9 +57,9 @@ pub fn arm(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
     Ok(())
 }
 
-pub fn signalfd(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn signalfd(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &SignalFd = o.ctx.image.payload(object.payload)?;
-    let fd = sys::signalfd(saved.mask)
-        .map_err(|e| Error::os("cannot make the signalfd")(e).fd(o.number(index)))?;
+    let fd =
+        sys::signalfd(saved.mask).map_err(|e| Error::os("cannot make the signalfd")(e).on(o.on(index)))?;
     o.raise(fd).map(Some)
 }

@@ -1,7 +1,8 @@
 //! TCP and UDP sockets.
 
-use super::{Objects, socket as options};
-use crate::report::{Error, On, Result, note, say};
+use super::make::Maker;
+use super::socket as options;
+use crate::report::{Error, Result, note, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
 use ckpt_format::Object;
 use ckpt_format::fd::socket::{InetSocket, socket_state};
@@ -9,9 +10,9 @@ use ckpt_format::fd::socket::{InetSocket, socket_state};
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 
-pub fn socket(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &InetSocket = o.ctx.image.payload(object.payload)?;
-    let on = On::Fd(o.number(index));
+    let on = o.on(index);
     let fd = match sys::socket(saved.family, saved.kind, saved.protocol) {
         // A listener that would also speak multipath TCP: the plain one answers the same clients.
         Err(_) if saved.protocol == IPPROTO_MPTCP => sys::socket(saved.family, saved.kind, IPPROTO_TCP),
@@ -43,7 +44,7 @@ fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
 
 /// Connections of the original may linger in TIME_WAIT, which must not keep a TCP address from
 /// being used again.
-fn bind(o: &Objects, fd: Fd, saved: &InetSocket) -> Result<()> {
+fn bind(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
     if saved.local_len == 0 {
         return Ok(());
     }
@@ -82,7 +83,7 @@ fn bind(o: &Objects, fd: Fd, saved: &InetSocket) -> Result<()> {
 }
 
 /// A connection whose other end is gone: a real one, over the loopback, that is reset.
-fn broken(o: &Objects, index: u32, fd: Fd, saved: &InetSocket) {
+fn broken(o: &Maker, index: u32, fd: Fd, saved: &InetSocket) {
     match reset(fd, saved.family) {
         Ok(()) if saved.state == socket_state::CLOSED => {
             // Asking takes the error away; what remains is the end of the stream.

@@ -1,6 +1,6 @@
 //! Descriptors 0 to 2 that come from whoever runs the image.
 
-use super::Objects;
+use super::make::Maker;
 use crate::files;
 use crate::report::{Error, Result};
 use crate::sys::{Fd, fd};
@@ -12,24 +12,23 @@ const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFSOCK: u32 = 0o140_000;
 
-pub fn take(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn take(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &Inherited = o.ctx.image.payload(object.payload)?;
-    let number = o.number(index);
     let given = usize::try_from(saved.from_fd).ok().and_then(|n| o.caller.get(n).copied().flatten());
     let Some(given) = given else {
         // Closed by the caller. Left so, the program's next open(2) would become its stdio.
         let null = fd::open(b"/dev/null", O_RDWR, 0)
-            .map_err(|e| Error::os("the caller's descriptor is closed, and /dev/null")(e).fd(number))?;
+            .map_err(|e| Error::os("the caller's descriptor is closed, and /dev/null")(e).on(o.on(index)))?;
         return o.raise(null).map(Some);
     };
     let fd = fd::dup_above(given, o.ctx.high_fd())
-        .map_err(|e| Error::os("cannot take the caller's descriptor")(e).fd(number))?;
+        .map_err(|e| Error::os("cannot take the caller's descriptor")(e).on(o.on(index)))?;
     blocking_as_saved(o, fd, object.open_flags).map(Some)
 }
 
 /// O_NONBLOCK belongs to the open file description, which the caller's shell goes on using: where
 /// the program had it otherwise, it gets a description of its own.
-fn blocking_as_saved(o: &Objects, fd: Fd, saved: u32) -> Result<Fd> {
+fn blocking_as_saved(o: &Maker, fd: Fd, saved: u32) -> Result<Fd> {
     let now = fd::fcntl(fd, F_GETFL, 0).map_err(Error::os("cannot read the caller's flags"))? as u32;
     let kind = fd::fstat(fd).map_or(S_IFREG, |s| s.st_mode & S_IFMT);
     if (now ^ saved) & O_NONBLOCK == 0 || kind == S_IFREG {

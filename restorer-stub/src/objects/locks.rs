@@ -1,14 +1,15 @@
 //! flock(2), POSIX and OFD locks, taken when no descriptor of the files will be closed any more.
 
-use super::Objects;
-use crate::report::{Error, On, Result};
+use super::place::Placer;
+use crate::report::{Error, Result};
 use crate::sys::{Errno, object as sys};
-use ckpt_format::Task;
 use ckpt_format::fd::lock_kind;
 use linux_raw_sys::general::F_WRLCK;
 
-pub fn take(o: &Objects, task: &Task) -> Result<()> {
-    for lock in o.ctx.image.locks.iter().filter(|l| l.pid == task.pid) {
+/// Takes the locks of a process: its own POSIX locks, and those of descriptions that it is the first
+/// to have.
+pub fn take(o: &Placer) -> Result<()> {
+    for lock in o.ctx.image.locks.iter().filter(|l| l.pid == o.task.pid) {
         if o.given(lock.object).is_some() {
             continue;
         }
@@ -26,7 +27,7 @@ pub fn take(o: &Objects, task: &Task) -> Result<()> {
                 }
                 _ => "",
             };
-            Error::os("cannot take the file lock of")(e).on(On::Fd(fd.0)).remedy(remedy)
+            Error::os("cannot take the file lock of")(e).on(o.on(fd.0)).remedy(remedy)
         })?;
     }
     Ok(())

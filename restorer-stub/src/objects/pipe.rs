@@ -1,8 +1,9 @@
 //! Pipes and FIFOs.
 
-use super::{Objects, messages};
+use super::make::Maker;
+use super::messages;
 use crate::files;
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, Result, note};
 use crate::sys::{Errno, Fd, fd, object as sys};
 use ckpt_format::fd::pipe::{Pipe, pipe_flags};
 use ckpt_format::{NONE, Object};
@@ -17,10 +18,10 @@ const WRITE: usize = 1;
 
 /// One end. The first one that is met makes the pipe with its contents, the last one closes the
 /// descriptors that are left over (an end that nobody has).
-pub fn end(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn end(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let pipe = object.inner;
     let record: &Pipe = o.ctx.image.payload(o.object(pipe)?.payload)?;
-    let on = On::Fd(o.number(index));
+    let on = o.on(index);
     if o.kept(pipe, READ).is_none() && o.kept(pipe, WRITE).is_none() {
         create(o, pipe, record).map_err(|e| e.on(on))?;
     }
@@ -48,18 +49,18 @@ pub fn end(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd
 }
 
 /// Whether an earlier object took the end of this kind that pipe(2) made.
-fn is_used(o: &Objects, pipe: u32, slot: usize, index: u32) -> bool {
+fn is_used(o: &Maker, pipe: u32, slot: usize, index: u32) -> bool {
     let earlier = o.ctx.image.objects.iter().take(index as usize).enumerate();
     earlier.filter(|(_, e)| e.kind == ckpt_format::ObjectKind::PipeEnd as u32 && e.inner == pipe).any(
         |(i, e)| {
             let mode = e.open_flags & O_ACCMODE;
             let same = mode == if slot == READ { O_RDONLY } else { O_WRONLY };
-            same && o.placed(i as u32).is_some() && o.given(i as u32).is_none()
+            same && o.is_wanted(i as u32) && o.given(i as u32).is_none()
         },
     )
 }
 
-fn finish_end(o: &Objects, pipe: u32) {
+fn finish_end(o: &Maker, pipe: u32) {
     let mut ends = o.ends.borrow_mut();
     let Some(left) = ends.get_mut(pipe as usize) else { return };
     *left = left.saturating_sub(1);
@@ -71,7 +72,7 @@ fn finish_end(o: &Objects, pipe: u32) {
 }
 
 /// The pipe with its capacity and contents.
-fn create(o: &Objects, pipe: u32, record: &Pipe) -> Result<()> {
+fn create(o: &Maker, pipe: u32, record: &Pipe) -> Result<()> {
     let packets = record.flags & pipe_flags::PACKETS != 0;
     let (r, w) = if record.file == NONE {
         let direct = if packets { O_DIRECT } else { 0 };
@@ -100,7 +101,7 @@ fn create(o: &Objects, pipe: u32, record: &Pipe) -> Result<()> {
 }
 
 /// A FIFO with a name. Opened for both, which never waits for another process.
-fn fifo(o: &Objects, record: &Pipe) -> Result<Fd> {
+fn fifo(o: &Maker, record: &Pipe) -> Result<Fd> {
     let file = files::get(o.ctx, record.file)?;
     let path = files::path(o.ctx, file)?;
     let fd = fd::open(path, O_RDWR | O_NONBLOCK | O_NOCTTY, 0).map_err(|e| {

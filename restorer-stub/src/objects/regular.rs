@@ -1,6 +1,7 @@
 //! Regular files, directories, device nodes; memfds and deleted files.
 
-use super::Objects;
+use super::make::Maker;
+use super::place::Placer;
 use crate::files;
 use crate::report::{Error, On, Result};
 use crate::sys::{Errno, Fd, fd};
@@ -17,7 +18,7 @@ const TMPFILE: u32 = 0o20_000_000;
 const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;
 
-pub fn open(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let ctx = o.ctx;
     let saved: &OpenFile = ctx.image.payload(object.payload)?;
     let file = files::get(ctx, saved.file)?;
@@ -46,7 +47,7 @@ pub fn open(o: &Objects, index: u32, object: &'static Object) -> Result<Option<F
     Ok(Some(fd))
 }
 
-fn recreated(o: &Objects, saved: &OpenFile, flags: u32) -> Result<Fd> {
+fn recreated(o: &Maker, saved: &OpenFile, flags: u32) -> Result<Fd> {
     match files::open(o.ctx, saved.file, flags) {
         // Without /proc the one description of ours must do.
         Err(_) if flags & O_ACCMODE == O_RDWR => {
@@ -57,7 +58,7 @@ fn recreated(o: &Objects, saved: &OpenFile, flags: u32) -> Result<Fd> {
     }
 }
 
-fn by_path(o: &Objects, path: &'static [u8], flags: u32, saved: u32, file: &FileIdent) -> Result<Fd> {
+fn by_path(o: &Maker, path: &'static [u8], flags: u32, saved: u32, file: &FileIdent) -> Result<Fd> {
     const REMEDY: &str = "bring the file back, or give another one with --fd NUMBER=PATH; --ignore-changed-files makes an empty one";
     match fd::open(path, flags, 0) {
         Ok(fd) => Ok(fd),
@@ -79,7 +80,7 @@ fn by_path(o: &Objects, path: &'static [u8], flags: u32, saved: u32, file: &File
 
 /// Standard input or output that somebody else opened for the program, as a shell of root's does: the
 /// caller's descriptor, where that is the same file.
-fn callers_own(o: &Objects, index: u32, file: &FileIdent) -> Option<Fd> {
+fn callers_own(o: &Maker, index: u32, file: &FileIdent) -> Option<Fd> {
     let number = usize::try_from(o.number(index)).ok()?;
     let given = o.caller.get(number).copied().flatten()?;
     let stat = fd::fstat(given).ok()?;
@@ -90,7 +91,7 @@ fn callers_own(o: &Objects, index: u32, file: &FileIdent) -> Option<Fd> {
 }
 
 /// It must be of the same type, and not shorter.
-fn check(o: &Objects, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
+fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
     let stat = fd::fstat(fd).map_err(Error::os("cannot stat"))?;
     if stat.st_mode & S_IFMT != file.mode & S_IFMT {
         return Err(
@@ -118,7 +119,7 @@ fn check(o: &Objects, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> 
 }
 
 /// `--fd N=PATH`: opened as the descriptor was; for writing it is created when missing.
-pub fn given(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn given(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let path = o.given(index).unwrap_or(b"");
     let on = On::FdPath(o.number(index), path);
     let access = object.open_flags & (O_ACCMODE | O_APPEND | O_NONBLOCK);
@@ -133,7 +134,7 @@ pub fn given(o: &Objects, index: u32, object: &'static Object) -> Result<Option<
 }
 
 /// F_ADD_SEALS, after the mappings that they would forbid.
-pub fn seal(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
+pub fn seal(o: &Placer, number: Fd, object: &'static Object) -> Result<()> {
     let saved: &OpenFile = o.ctx.image.payload(object.payload)?;
     if saved.seals == 0 {
         return Ok(());
@@ -141,5 +142,5 @@ pub fn seal(o: &Objects, index: u32, object: &'static Object) -> Result<()> {
     let base = files::recreated(o.ctx, saved.file)?;
     fd::fcntl(base, F_ADD_SEALS, saved.seals as usize)
         .map(drop)
-        .map_err(|e| Error::os("cannot seal the memfd")(e).fd(o.number(index)))
+        .map_err(|e| Error::os("cannot seal the memfd")(e).on(o.on(number.0)))
 }

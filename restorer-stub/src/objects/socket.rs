@@ -1,6 +1,6 @@
 //! What all sockets have: options.
 
-use super::Objects;
+use super::make::Maker;
 use crate::report::{Error, On, Result};
 use crate::sys::{Fd, socket as sys};
 use ckpt_format::Span;
@@ -8,7 +8,7 @@ use ckpt_format::fd::socket::SockOpt;
 use zerocopy::FromBytes;
 
 /// Sets the options that differed from a new socket's.
-pub fn set_options(o: &Objects, fd: Fd, number: i32, options: Span) -> Result<()> {
+pub fn set_options(o: &Maker, fd: Fd, number: i32, options: Span) -> Result<()> {
     for_each(o, options, |option, value| {
         sys::set_option(fd, option.level, option.name, value).map_err(|e| {
             crate::report::note(format_args!("socket option {} of level {}", option.name, option.level));
@@ -20,7 +20,7 @@ pub fn set_options(o: &Objects, fd: Fd, number: i32, options: Span) -> Result<()
 }
 
 /// Value of an int option among those saved.
-pub fn saved_int(o: &Objects, options: Span, level: u32, name: u32) -> Result<Option<i32>> {
+pub fn saved_int(o: &Maker, options: Span, level: u32, name: u32) -> Result<Option<i32>> {
     let mut found = None;
     for_each(o, options, |option, value| {
         if (option.level, option.name) == (level, name) {
@@ -31,7 +31,7 @@ pub fn saved_int(o: &Objects, options: Span, level: u32, name: u32) -> Result<Op
     Ok(found)
 }
 
-fn for_each(o: &Objects, options: Span, mut f: impl FnMut(&SockOpt, &[u8]) -> Result<()>) -> Result<()> {
+fn for_each(o: &Maker, options: Span, mut f: impl FnMut(&SockOpt, &[u8]) -> Result<()>) -> Result<()> {
     let mut rest = o.ctx.image.blob(options)?;
     while !rest.is_empty() {
         let bad = Error::new("the image is damaged: bad socket options");

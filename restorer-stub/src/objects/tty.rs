@@ -1,6 +1,7 @@
 //! Terminals: the caller's takes the place of the one at the dump.
 
-use super::Objects;
+use super::make::Maker;
+use super::place::Placer;
 use crate::files;
 use crate::report::{Error, On, Result, note};
 use crate::sys::{Fd, fd, object as sys, process};
@@ -12,7 +13,7 @@ use linux_raw_sys::general::*;
 const DEV_TTY: u64 = 5 << 8;
 
 /// A descriptor for the terminal that is not standard input, output or error, nor shares theirs.
-pub fn open(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &Tty = o.ctx.image.payload(object.payload)?;
     let flags = object.open_flags & (O_ACCMODE | O_APPEND | O_NONBLOCK) | O_NOCTTY;
     let path = o.ctx.image.blob(saved.path)?;
@@ -34,7 +35,7 @@ pub fn open(o: &Objects, index: u32, object: &'static Object) -> Result<Option<F
 /// Gives the caller's terminal the program's modes, and tells the program that its window may have
 /// another size, so that it draws the screen again. Not from the background, where the terminal
 /// belongs to somebody else.
-pub fn modes(o: &Objects) -> Result<()> {
+pub fn modes(o: &Placer) -> Result<()> {
     for (index, object) in o.ctx.image.objects.iter().enumerate() {
         let index = index as u32;
         let terminal = match ObjectKind::from_u32(object.kind) {
@@ -44,10 +45,11 @@ pub fn modes(o: &Objects) -> Result<()> {
         };
         let Some(fd) = o.placed(index).filter(|fd| sys::is_terminal(*fd)) else { continue };
         let saved: &Tty = o.ctx.image.payload(terminal.payload)?;
-        let foreground = sys::foreground(fd).is_ok_and(|group| group == sys::own_group());
+        let foreground = sys::foreground(fd).unwrap_or(0);
         if let Some(termios) = saved.termios.first_chunk::<44>()
             && termios.iter().any(|b| *b != 0)
-            && foreground
+            && o.ctx.objects.is_first(index, o.task)
+            && is_ours(o, foreground)
             && let Err(e) = sys::set_termios(fd, termios)
         {
             note(format_args!("cannot set the modes of the terminal: {e}"));
@@ -57,4 +59,10 @@ pub fn modes(o: &Objects) -> Result<()> {
         return Ok(());
     }
     Ok(())
+}
+
+/// Whether a process group is one of the program's.
+fn is_ours(o: &Placer, group: i32) -> bool {
+    let of = |pid| sys::group_of(pid).is_ok_and(|g| g == group);
+    group == sys::own_group() || o.ctx.image.tasks.iter().any(|t| of(o.ctx.map_id(t.pid)))
 }

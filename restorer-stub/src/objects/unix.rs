@@ -1,6 +1,7 @@
 //! Unix sockets.
 
-use super::{Objects, messages, socket as options};
+use super::make::Maker;
+use super::{messages, socket as options};
 use crate::report::{Error, On, Result, note, say};
 use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
@@ -33,14 +34,14 @@ impl Address {
     }
 }
 
-fn record(o: &Objects, index: u32) -> Result<&'static UnixSocket> {
+fn record(o: &Maker, index: u32) -> Result<&'static UnixSocket> {
     Ok(o.ctx.image.payload(o.object(index)?.payload)?)
 }
 
 /// Every socket but those that [`accepted`] makes.
-pub fn socket(o: &Objects, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved = record(o, index)?;
-    let on = On::Fd(o.number(index));
+    let on = o.on(index);
     if saved.state == socket_state::CONNECTED && saved.peer != NONE {
         return if listener_of(o, index)?.is_some() || listener_of(o, saved.peer)?.is_some() {
             Ok(None)
@@ -71,21 +72,21 @@ pub fn socket(o: &Objects, index: u32, object: &'static Object) -> Result<Option
     Ok(Some(fd))
 }
 
-fn pair(o: &Objects, kind: u32) -> Result<(Fd, Fd)> {
+fn pair(o: &Maker, kind: u32) -> Result<(Fd, Fd)> {
     let (a, b) = sys::pair(kind).map_err(Error::os("cannot make a pair of sockets"))?;
     Ok((o.raise(a)?, o.raise(b)?))
 }
 
 /// One of a pair inside the image. The first one that is met makes both, and puts what waits in
 /// each; the other's turn comes later.
-fn half(o: &Objects, index: u32, saved: &UnixSocket) -> Result<Fd> {
+fn half(o: &Maker, index: u32, saved: &UnixSocket) -> Result<Fd> {
     if let Some(fd) = o.kept(index, 0) {
         o.keep(index, 0, None);
         return Ok(fd);
     }
     let (fd, other) = pair(o, saved.kind)?;
     both(o, index, fd, saved.peer, other)?;
-    if o.placed(saved.peer).is_some() && o.given(saved.peer).is_none() && saved.peer != index {
+    if o.is_wanted(saved.peer) && o.given(saved.peer).is_none() && saved.peer != index {
         o.keep(saved.peer, 0, Some(other));
     } else {
         fd::close(other);
@@ -95,7 +96,7 @@ fn half(o: &Objects, index: u32, saved: &UnixSocket) -> Result<Fd> {
 
 /// Options, names and queues of two sockets that are connected to each other. What one has still
 /// to read may have been sent before it (or the other) was shut down: shutdown comes last.
-fn both(o: &Objects, a: u32, fd_a: Fd, b: u32, fd_b: Fd) -> Result<()> {
+fn both(o: &Maker, a: u32, fd_a: Fd, b: u32, fd_b: Fd) -> Result<()> {
     let (saved_a, saved_b) = (record(o, a)?, record(o, b)?);
     for (index, saved, fd, other) in [(a, saved_a, fd_a, fd_b), (b, saved_b, fd_b, fd_a)] {
         inject(o, o.object(index)?, other)?;
@@ -110,7 +111,7 @@ fn both(o: &Objects, a: u32, fd_a: Fd, b: u32, fd_b: Fd) -> Result<()> {
 }
 
 /// A socket whose other end is about to be closed.
-fn prepare(o: &Objects, index: u32, object: &'static Object, fd: Fd, other: Fd) -> Result<()> {
+fn prepare(o: &Maker, index: u32, object: &'static Object, fd: Fd, other: Fd) -> Result<()> {
     let saved = record(o, index)?;
     inject(o, object, other)?;
     options::set_options(o, fd, o.number(index), saved.options)?;
@@ -127,7 +128,7 @@ fn shut(fd: Fd, saved: &UnixSocket) {
 }
 
 /// Sends what waits to be read, through the other end.
-fn inject(o: &Objects, object: &Object, through: Fd) -> Result<()> {
+fn inject(o: &Maker, object: &Object, through: Fd) -> Result<()> {
     for message in messages(o.ctx, object)? {
         let mut sent = 0;
         loop {
@@ -153,7 +154,7 @@ fn inject(o: &Objects, object: &Object, through: Fd) -> Result<()> {
 }
 
 /// Datagrams for a bound socket, from a sender without a name.
-fn deliver(o: &Objects, object: &Object, saved: &UnixSocket) -> Result<()> {
+fn deliver(o: &Maker, object: &Object, saved: &UnixSocket) -> Result<()> {
     if object.queue.len == 0 || saved.name.len == 0 {
         return Ok(());
     }
@@ -171,7 +172,7 @@ fn deliver(o: &Objects, object: &Object, saved: &UnixSocket) -> Result<()> {
 
 /// Runs `f` with the socket's name, in the folder where a relative name starts.
 fn in_dir<T>(
-    o: &Objects,
+    o: &Maker,
     saved: &UnixSocket,
     f: impl FnOnce(&'static [u8]) -> crate::sys::Result<T>,
 ) -> crate::sys::Result<T> {
@@ -188,7 +189,7 @@ fn in_dir<T>(
 }
 
 /// Binds to the saved name. A socket file that nobody listens on any more is replaced.
-fn bind(o: &Objects, saved: &UnixSocket, fd: Fd) -> Result<()> {
+fn bind(o: &Maker, saved: &UnixSocket, fd: Fd) -> Result<()> {
     if saved.name.len == 0 {
         return Ok(());
     }
@@ -235,13 +236,13 @@ fn is_stale(path: &'static [u8], kind: u32) -> bool {
 }
 
 /// The listening socket inside the image through which a connection got its name.
-fn listener_of(o: &Objects, index: u32) -> Result<Option<u32>> {
+fn listener_of(o: &Maker, index: u32) -> Result<Option<u32>> {
     let saved = record(o, index)?;
     if saved.name.len == 0 || saved.state != socket_state::CONNECTED || saved.kind == sys::SOCK_DGRAM {
         return Ok(None);
     }
     for (i, object) in o.ctx.image.objects.iter().enumerate() {
-        if object.kind != ObjectKind::UnixSocket as u32 || o.placed(i as u32).is_none() {
+        if object.kind != ObjectKind::UnixSocket as u32 || !o.is_wanted(i as u32) {
             continue;
         }
         let other = record(o, i as u32)?;
@@ -259,7 +260,7 @@ fn same(a: &UnixSocket, b: &UnixSocket) -> bool {
 
 /// Both ends of a connection that was made through a listening socket of the image: made again
 /// through it, so that both see the names they saw.
-pub fn accepted(o: &Objects, index: u32, _: &'static Object) -> Result<Option<Fd>> {
+pub fn accepted(o: &Maker, index: u32, _: &'static Object) -> Result<Option<Fd>> {
     if let Some(fd) = o.kept(index, 0) {
         o.keep(index, 0, None);
         return Ok(Some(fd));
@@ -273,8 +274,8 @@ pub fn accepted(o: &Objects, index: u32, _: &'static Object) -> Result<Option<Fd
         None => (saved.peer, index),
     };
     let Some(listener) = listener_of(o, server)? else { return Ok(None) };
-    let failed = |what| move |e| Error::os(what)(e).on(On::Fd(o.number(index)));
-    let listening = o.placed(listener).ok_or(Error::new("the listening socket is missing"))?;
+    let failed = |what| move |e| Error::os(what)(e).on(o.on(index));
+    let listening = o.made(listener).ok_or(Error::new("the listening socket is missing"))?;
     let ours = sys::socket(sys::AF_UNIX, saved.kind, 0).map_err(failed("cannot make the unix socket"))?;
     let ours = o.raise(ours)?;
     let door = record(o, listener)?;
@@ -287,7 +288,7 @@ pub fn accepted(o: &Objects, index: u32, _: &'static Object) -> Result<Option<Fd
     let theirs = o.raise(theirs)?;
     both(o, client, ours, server, theirs)?;
     let (own, other, peer) = if server == index { (theirs, ours, client) } else { (ours, theirs, server) };
-    if o.placed(peer).is_some() && o.given(peer).is_none() {
+    if o.is_wanted(peer) && o.given(peer).is_none() {
         o.keep(peer, 0, Some(other));
     } else {
         fd::close(other);
@@ -296,10 +297,10 @@ pub fn accepted(o: &Objects, index: u32, _: &'static Object) -> Result<Option<Fd
 }
 
 /// Datagram sockets with a default destination, when every name is bound.
-pub fn connect(o: &Objects, index: u32, _: &'static Object) -> Result<()> {
+pub fn connect(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
     let saved = record(o, index)?;
     let remote = o.ctx.image.blob(saved.remote)?;
-    let Some(fd) = o.placed(index).filter(|_| !remote.is_empty()) else { return Ok(()) };
+    let Some(fd) = o.made(index).filter(|_| !remote.is_empty()) else { return Ok(()) };
     match sys::connect(fd, Address::new(remote)?.as_bytes()) {
         Err(e) if o.ctx.options.ignore_changed_files => {
             note(format_args!("fd {}: left unconnected: {e}", fd.0));

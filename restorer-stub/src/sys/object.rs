@@ -109,6 +109,12 @@ pub fn own_group() -> i32 {
     unsafe { sys!(__NR_getpgid, 0) }.unwrap_or(0) as i32
 }
 
+/// getpgid(2); 0 is the calling process.
+pub fn group_of(pid: i32) -> Result<i32> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_getpgid, pid) }.map(|group| group as i32)
+}
+
 pub fn fchdir(fd: Fd) -> Result<()> {
     // SAFETY: touches no memory.
     unsafe { sys!(__NR_fchdir, fd.0) }.map(drop)
