@@ -1,10 +1,10 @@
 //! What belongs to a process as a whole: limits, directories, personality, marks in /proc, the
 //! addresses that /proc shows.
 
-use crate::ctx::Ctx;
-use crate::files;
+use crate::ctx::{Ctx, Mode};
 use crate::report::{Error, On, Result, note};
 use crate::sys::{Decimal, Errno, fd, mm, process, signal};
+use crate::{family, files};
 use ckpt_format::mm::mm_flags;
 use ckpt_format::task::task_flags;
 use ckpt_format::{Image, Mm, NONE, Task};
@@ -116,7 +116,7 @@ fn open_exe(ctx: &Ctx, mm: &Mm) -> Option<crate::sys::Fd> {
 }
 
 /// Marks of the process: personality, THP, subreaper, OOM score, core dump filter.
-pub fn set_marks(task: &Task, mm: &Mm) -> Result<()> {
+pub fn set_marks(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
     process::personality(task.personality).map_err(|e| {
         Error::os("cannot set the personality")(e).on(On::Number(u64::from(task.personality)))
     })?;
@@ -141,11 +141,9 @@ pub fn set_marks(task: &Task, mm: &Mm) -> Result<()> {
     if task.flags & task_flags::CHILD_SUBREAPER != 0 {
         process::prctl(PR_SET_CHILD_SUBREAPER, 1, 0).map_err(Error::os("cannot become a subreaper"))?;
     }
-    if task.flags & task_flags::SESSION_LEADER != 0 && task.flags & task_flags::HAS_CTTY == 0 {
-        // A daemon. In place, a shell may have made us a group leader already, which forbids it.
-        if process::setsid().is_err() {
-            note(format_args!("the program stays in the session of its caller"));
-        }
+    if ctx.mode() == Mode::New && family::leads_session(task) && process::setsid().is_err() {
+        // A shell may have made us a group leader already, which forbids it.
+        note(format_args!("the program stays in the session of its caller"));
     }
     set_proc_marks(task, mm);
     Ok(())

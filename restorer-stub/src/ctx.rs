@@ -5,8 +5,9 @@ use crate::files::Files;
 use crate::mem::work::Work;
 use crate::objects;
 use crate::report::{Error, Result};
+use crate::shared::{Shared, Step, TaskShared};
 use crate::sys::{Fd, fd};
-use crate::tracer::Shared;
+use ckpt_format::task::task_flags;
 use ckpt_format::{Image, Mm, StubConfig, Task, Thread};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -30,11 +31,20 @@ pub struct Ctx {
     pub files: Files,
     pub objects: objects::Table,
     pub shared: &'static Shared,
+    /// By index in the task table; shared by all.
+    pub tasks: &'static [TaskShared],
+    /// Index of the task that the calling process becomes.
+    pub current: AtomicU32,
     /// Present id of each saved thread, by its index in the table; shared with the tracer.
     pub tids: &'static [AtomicI32],
     /// Path of the image as executed (AT_EXECFN), for messages.
     pub execfn: &'static [u8],
     pub page_size: u64,
+    /// Process group of the caller.
+    pub callers_group: i32,
+    /// The root leads a process group of its own on the caller's terminal, and the caller is in the
+    /// foreground there.
+    pub lends_terminal: bool,
     /// Signals that the caller blocked.
     pub callers_mask: u64,
     /// Who runs the image.
@@ -55,9 +65,65 @@ impl Ctx {
         self.mode.store(mode as u32, Ordering::Relaxed);
     }
 
-    /// The root task; the only one of this version.
+    /// The task that the calling process becomes; the root until others are made.
     pub fn task(&self) -> Result<&'static Task> {
+        Ok(Image::get(self.image.tasks, self.index() as u32, "task")?)
+    }
+
+    /// Its index.
+    pub fn index(&self) -> usize {
+        self.current.load(Ordering::Relaxed) as usize
+    }
+
+    pub fn root(&self) -> Result<&'static Task> {
         Ok(Image::get(self.image.tasks, self.image.header.root_task, "task")?)
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.index() == self.image.header.root_task as usize
+    }
+
+    /// A process of ours is gone: its id may come to mean another one.
+    pub fn forget(&self, pid: i32) {
+        for (task, shared) in self.image.tasks.iter().zip(self.tasks) {
+            if task.pid == pid {
+                shared.begun.store(0, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// What the calling process and others know of its task.
+    pub fn own(&self) -> Result<&'static TaskShared> {
+        self.tasks.get(self.index()).ok_or(Error::new("bad task index"))
+    }
+
+    /// There is one process only: nobody has to wait for others.
+    pub fn is_alone(&self) -> bool {
+        self.image.tasks.len() == 1
+    }
+
+    /// Whether a task does a step by itself. One that lives in the address space of an earlier one is made
+    /// only when that is complete.
+    pub fn takes_part(&self, index: usize, step: Step) -> bool {
+        let Some(task) = self.image.tasks.get(index) else { return false };
+        if self.is_alone() {
+            return step == Step::Ready;
+        }
+        let early = matches!(step, Step::Created | Step::Joined);
+        if is_brief(task) {
+            return early;
+        }
+        !early || self.mm_owner(task).is_none_or(|owner| owner == index)
+    }
+
+    /// The task that restores the address space of a task.
+    pub fn mm_owner(&self, task: &Task) -> Option<usize> {
+        self.image.tasks.iter().position(|t| !is_brief(t) && t.mm == task.mm)
+    }
+
+    /// The task that restores the descriptor table of a task.
+    pub fn fd_owner(&self, task: &Task) -> Option<usize> {
+        self.image.tasks.iter().position(|t| !is_brief(t) && t.fd_table == task.fd_table)
     }
 
     pub fn mm(&self, task: &Task) -> Result<&'static Mm> {
@@ -99,4 +165,9 @@ impl Ctx {
                 .remedy("raise the limit of open files (ulimit -n)")
         })
     }
+}
+
+/// A zombie or a helper: it has an identity only, and ends before the program runs on.
+pub fn is_brief(task: &Task) -> bool {
+    task.flags & (task_flags::ZOMBIE | task_flags::HELPER) != 0
 }

@@ -4,7 +4,8 @@
 //! mem::start     kernel's stack -> own stack in the work area
 //! main           image parsed, arguments, preflight
 //! tree           who becomes the program: this process (new) or a child (same, ns); who traces it
-//! restore        in the process that becomes it: descriptors, memory, attributes, threads, timers
+//! family         the other processes of the tree, with their sessions and groups
+//! restore        in every process that becomes one: descriptors, memory, attributes, threads, timers
 //! tracer         registers of all threads, the stub unmapped, detached
 //! supervisor     same, ns: stays in front
 //! ```
@@ -16,6 +17,7 @@ mod args;
 mod attributes;
 mod creds;
 mod ctx;
+mod family;
 mod files;
 mod help;
 mod mem;
@@ -23,6 +25,7 @@ mod objects;
 mod preflight;
 mod report;
 mod restore;
+mod shared;
 mod signals;
 mod supervisor;
 mod sys;
@@ -83,14 +86,19 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         files: files::Files::new(work, image.files.len())?,
         objects: objects::Table::new(work, image.objects.len())?,
         shared: work.shared()?,
+        tasks: work.shared_slice(image.tasks.len())?,
+        current: AtomicU32::new(image.header.root_task),
         tids: work.shared_slice(image.threads.len())?,
         execfn: initial.execfn,
         page_size: initial.page_size,
+        callers_group: sys::object::own_group(),
+        lends_terminal: false,
         callers_mask: mask,
         caller: creds::Caller::read(work)?,
         mode: AtomicU32::new(0),
     })?;
     check_size(ctx)?;
+    ctx.lends_terminal = family::leads_job(ctx.root()?) && family::in_foreground();
     raise_own(ctx)
 }
 

@@ -1,18 +1,17 @@
 //! What is checked before anything is done.
 
 use crate::arch;
-use crate::ctx::Ctx;
+use crate::ctx::{self, Ctx};
 use crate::report::{Error, On, Result, note, say};
 use crate::sys::process;
-use ckpt_format::PAGE_SIZE;
 use ckpt_format::cpu::{FEATURES, WORDS};
-use ckpt_format::task::task_flags;
+use ckpt_format::{NONE, PAGE_SIZE};
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     if ctx.page_size != PAGE_SIZE {
         return Err(Error::new("this kernel has pages of another size:").on(On::Number(ctx.page_size)));
     }
-    one_task(ctx)?;
+    tasks(ctx)?;
     clock(ctx);
     if ctx.options.ignore_cpu {
         return Ok(());
@@ -20,16 +19,22 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     cpu(ctx)
 }
 
-fn one_task(ctx: &Ctx) -> Result<()> {
-    let task = ctx.task()?;
-    if ctx.image.tasks.len() != 1 {
-        return Err(Error::new("the image holds several processes, this version restores one"));
+/// The tree can be made: the root lives, and whoever makes others is there before them.
+fn tasks(ctx: &Ctx) -> Result<()> {
+    let root = ctx.root()?;
+    if ctx::is_brief(root) || root.creator != NONE {
+        return Err(Error::new("the image is damaged: the root of the tree cannot be made"));
     }
-    if task.flags & task_flags::ZOMBIE != 0 {
-        return Err(Error::new("the image holds a process that had ended already"));
+    for (index, task) in ctx.image.tasks.iter().enumerate() {
+        let is_root = index == ctx.image.header.root_task as usize;
+        if !is_root && (task.creator as usize) >= index {
+            return Err(Error::new("the image is damaged: a process without creator:").on(On::Pid(task.pid)));
+        }
+        if !ctx::is_brief(task) {
+            ctx.threads(task)?;
+        }
     }
-    ctx.threads(task)?;
-    ctx.options.check_fds(&ctx.image, task.fd_table)
+    ctx.options.check_fds(&ctx.image, root.fd_table)
 }
 
 /// opmask, ZMM_Hi256 and Hi16_ZMM.

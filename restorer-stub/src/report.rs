@@ -78,6 +78,8 @@ pub enum On {
     Nothing,
     Bytes(&'static [u8]),
     Pid(i32),
+    /// A process with its name.
+    Process(i32, &'static [u8]),
     Fd(i32),
     /// A descriptor, and of which process it was.
     FdOf(i32, i32),
@@ -177,6 +179,8 @@ impl fmt::Display for On {
             Self::Nothing => Ok(()),
             Self::Bytes(b) => write!(f, " {}", Printable(b)),
             Self::Pid(p) => write!(f, " {p}"),
+            Self::Process(p, b"") => write!(f, " {p}"),
+            Self::Process(p, name) => write!(f, " {p} ({})", Printable(name)),
             Self::Fd(n) => write!(f, " (fd {n})"),
             Self::FdOf(n, pid) => write!(f, " (fd {n} of process {pid})"),
             Self::FdPath(n, path) => write!(f, " fd {n} ({})", Printable(path)),

@@ -1,36 +1,95 @@
-//! The process that becomes the program: its stages in order.
+//! A process that becomes one of the program's: its stages in order.
 
 use crate::ctx::{Ctx, Mode};
-use crate::mem::{fill, map, own, tids, vdso};
-use crate::report::{self, Error, Result, fail};
+use crate::mem::{fill, map, own, shared, tids, vdso};
+use crate::report::{self, Error, Printable, Result, fail, say};
+use crate::shared::{Step, TaskShared};
 use crate::sys::{fd, process};
-use crate::{attributes, objects, signals, threads, timers};
+use crate::{attributes, family, objects, signals, threads, timers};
 use ckpt_format::{Mm, Task};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__NR_munmap, __NR_prctl, __NR_set_robust_list};
 use linux_raw_sys::prctl::{PR_SET_DUMPABLE, PR_SET_PTRACER};
 
-/// Restores the root task in the calling process and waits for the tracer.
+/// Restores the root of the tree in the calling process, and the others in children of it.
 pub fn become_program(ctx: &'static Ctx) -> ! {
-    match prepare(ctx) {
-        Ok(()) => ctx.shared.hand_over(),
-        Err(e) => fail(e),
+    match begin(ctx) {
+        Ok(()) => become_task(ctx),
+        Err(e) => give_up(ctx, e),
     }
 }
 
-fn prepare(ctx: &'static Ctx) -> Result<()> {
-    let task = ctx.task()?;
-    let mm = ctx.mm(task)?;
+/// Restores the task of the calling process and waits for the tracer.
+pub fn become_task(ctx: &'static Ctx) -> ! {
+    match prepare(ctx) {
+        Ok(own) => own.hand_over(ctx.shared),
+        Err(e) => give_up(ctx, e),
+    }
+}
+
+/// Says why the calling process cannot be restored, and ends.
+pub fn give_up(ctx: &Ctx, error: Error) -> ! {
+    ctx.shared.explained.store(1, Ordering::SeqCst);
+    if !ctx.is_alone()
+        && let Ok(task) = ctx.task()
+    {
+        let name = ctx.threads(task).map_or([0; 16], |t| t[0].name);
+        let name = name.split(|b| *b == 0).next().unwrap_or(b"");
+        say(format_args!("process {} ({}): {error}", task.pid, Printable(name)));
+        process::exit_group(ckpt_format::EXIT_RESTORE_FAILED);
+    }
+    fail(error)
+}
+
+/// What is made once, before there are several processes: they inherit it.
+fn begin(ctx: &'static Ctx) -> Result<()> {
     let tracer = ctx.shared.wait_for_tracer();
     // Yama: the tracer is no ancestor of ours. EINVAL where there is no Yama.
     let _ = process::prctl(PR_SET_PTRACER, tracer as u64, 0);
     attributes::raise_limits();
     attributes::stop_timers();
     signals::unblock(ctx.callers_mask);
-
     own::unmap_all(&ctx.config)?;
+    shared::create_several(ctx)?;
+    objects::create_all(ctx)
+}
+
+fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
+    if !ctx.is_root() {
+        let _ = process::prctl(PR_SET_PTRACER, ctx.shared.wait_for_tracer() as u64, 0);
+    }
+    family::grow(ctx)?;
+    let (task, own) = (ctx.task()?, ctx.own()?);
+    let mm = ctx.mm(task)?;
+    let kept_vdso = place(ctx, task, mm, own)?;
+    if !ctx.is_alone() {
+        own.done(ctx.shared, Step::Placed);
+    }
+    finish(ctx, task, mm)?;
+    if ctx.is_root() {
+        family::take_terminal(ctx, task);
+    }
+    family::stop_children(ctx, task)?;
+    family::forget_signals(ctx);
+    signals::queue_for_process(ctx, task)?;
+    let leader = ctx.threads(task)?.first().ok_or(Error::new("no leader"))?;
+    threads::settle(ctx, leader)?;
+    last_calls(ctx, own, mm, leader.robust_list, kept_vdso)?;
+    timers::arm(ctx, task)?;
+    close_own(ctx, task)?;
+    Ok(own)
+}
+
+/// Descriptors, memory, threads.
+fn place(ctx: &'static Ctx, task: &'static Task, mm: &Mm, own: &TaskShared) -> Result<vdso::Kept> {
     let kept_vdso = vdso::place(ctx, mm)?;
-    objects::create_all(ctx)?;
-    objects::place(ctx, task)?;
+    match ctx.fd_owner(task) {
+        Some(owner) if owner != ctx.index() => ctx.tasks[owner].wait_for_descriptors(),
+        _ => {
+            objects::place(ctx, task)?;
+            own.descriptors_are_placed();
+        }
+    }
     map::map_all(ctx, mm)?;
     fill::fill_all(ctx, mm)?;
     map::finish_all(ctx, mm)?;
@@ -38,27 +97,31 @@ fn prepare(ctx: &'static Ctx) -> Result<()> {
     attributes::set_directories(ctx, task)?;
     signals::block_all();
     signals::set_actions(ctx, task)?;
-    attributes::set_marks(task, mm)?;
+    attributes::set_marks(ctx, task, mm)?;
     threads::create(ctx, task)?;
     if ctx.mode() == Mode::New {
         tids::correct(ctx, task, mm)?;
     }
+    Ok(kept_vdso)
+}
+
+/// What needs all processes, their memory and their threads.
+fn finish(ctx: &'static Ctx, task: &'static Task, mm: &Mm) -> Result<()> {
     objects::finish(ctx, task)?;
     map::lock_and_seal(ctx, mm)?;
     timers::create(ctx, task)?;
-    signals::queue_for_process(ctx, task)?;
-    attributes::set_limits(task)?;
-    let leader = ctx.threads(task)?.first().ok_or(Error::new("no leader"))?;
-    threads::settle(ctx, leader)?;
-    last_calls(ctx, mm, leader.robust_list, kept_vdso)?;
-    timers::arm(ctx, task)?;
-    close_own(ctx, task)
+    attributes::set_limits(task)
 }
 
 /// What the tracer does in the leader's name: what would disturb the hand-over, and the unmapping
 /// of the code that runs now.
-fn last_calls(ctx: &Ctx, mm: &Mm, robust_list: u64, kept_vdso: vdso::Kept) -> Result<()> {
-    let shared = ctx.shared;
+fn last_calls(
+    ctx: &Ctx,
+    shared: &TaskShared,
+    mm: &Mm,
+    robust_list: u64,
+    kept_vdso: vdso::Kept,
+) -> Result<()> {
     shared.add_call(__NR_set_robust_list, [robust_list, 24, 0, 0, 0, 0])?;
     // A change of credentials made it undumpable, which forbids ptrace; 2 cannot be asked for.
     process::prctl(PR_SET_DUMPABLE, 1, 0).map_err(Error::os("cannot become dumpable"))?;

@@ -3,12 +3,13 @@
 
 use crate::ctx::Ctx;
 use crate::report::say;
-use crate::signals;
+use crate::shared::Said;
 use crate::sys::process::{self, Wait};
-use crate::sys::signal;
+use crate::sys::{Fd, fd, object, signal};
+use crate::{family, signals};
 use ckpt_format::EXIT_RESTORE_FAILED;
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general::{__WALL, RLIMIT_CORE, WCONTINUED, WNOHANG, WUNTRACED};
+use linux_raw_sys::general::{__WALL, O_NONBLOCK, O_RDWR, RLIMIT_CORE, WCONTINUED, WNOHANG, WUNTRACED};
 use linux_raw_sys::prctl::PR_SET_DUMPABLE;
 
 const SIGKILL: i32 = 9;
@@ -16,28 +17,61 @@ const SIGCHLD: i32 = 17;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
-/// Runs until the program ends. All signals are blocked and taken one by one. `helper` is the
-/// namespace's init, or the process that would kill the program if we were killed: it ends with the
-/// program.
-pub fn run(ctx: &Ctx, program: i32, helper: Option<i32>) -> ! {
+/// The process beside the supervisor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Helper {
+    /// It would kill the program if we were killed.
+    Guard,
+    /// Process 1 of the namespace.
+    Init,
+}
+
+/// Runs until the program ends. All signals are blocked and taken one by one.
+pub fn run(ctx: &Ctx, program: i32, helper: Option<(Helper, i32)>) -> ! {
     loop {
         while let Ok(Some((pid, status))) = process::wait(program, __WALL | WNOHANG | WUNTRACED | WCONTINUED)
         {
             if pid != program {
                 continue;
             }
-            if matches!(status, Wait::Exited(_) | Wait::Killed(_))
-                && let Some(helper) = helper
-            {
-                let _ = process::kill(helper, SIGKILL);
-                let _ = process::wait(helper, __WALL);
+            if matches!(status, Wait::Exited(_) | Wait::Killed(_)) {
+                dismiss(ctx, helper);
+                if ctx.lends_terminal {
+                    family::bring_to_foreground(ctx.callers_group);
+                }
             }
             follow(ctx, program, status);
         }
         if let Ok(info) = signal::wait_info(u64::MAX) {
-            forward(program, &info);
+            forward(ctx, program, &info);
         }
     }
+}
+
+/// The helper ends with the program, except that the init stays with those that the program has left
+/// behind. (Of a restore that failed nothing stays.)
+fn dismiss(ctx: &Ctx, helper: Option<(Helper, i32)>) {
+    let Some((kind, pid)) = helper else { return };
+    if kind == Helper::Init && ctx.shared.resumed.load(Ordering::SeqCst) != 0 {
+        ctx.shared.detach.store(1, Ordering::SeqCst);
+        let _ = process::kill(pid, SIGCHLD);
+        if ctx.shared.wait_for_tracer_end() == Said::Done {
+            return;
+        }
+    }
+    let _ = process::kill(pid, SIGKILL);
+    let _ = process::wait(pid, __WALL);
+}
+
+/// The restore failed because a task ended, as has everything else by now. Ends as the root did.
+pub fn lost(ctx: &Ctx, index: usize, status: Option<Wait>) -> ! {
+    if index == ctx.image.header.root_task as usize
+        && let Some(status) = status
+    {
+        follow(ctx, 0, status);
+    }
+    family::say_lost(ctx, index);
+    process::exit_group(EXIT_RESTORE_FAILED)
 }
 
 fn word(info: &[u8; 128], at: usize) -> i32 {
@@ -45,13 +79,18 @@ fn word(info: &[u8; 128], at: usize) -> i32 {
 }
 
 /// Signals that somebody sent to us are meant for the program. Those of the terminal (si_code
-/// SI_KERNEL) went to the whole process group, which the program is in.
-fn forward(program: i32, info: &[u8; 128]) {
+/// SI_KERNEL) went to the whole process group, which the program is in, unless it leads its own.
+fn forward(ctx: &Ctx, program: i32, info: &[u8; 128]) {
     let (number, code) = (word(info, 0), word(info, 8));
-    if number == SIGCHLD || code > 0 {
+    if number == SIGCHLD || code > 0 && !is_apart(ctx, program) {
         return;
     }
     let _ = process::kill(program, number);
+}
+
+/// Whether the program is in another process group than we are.
+fn is_apart(ctx: &Ctx, program: i32) -> bool {
+    process::getpgid(program).is_ok_and(|group| group != ctx.callers_group)
 }
 
 fn follow(ctx: &Ctx, program: i32, status: Wait) {
@@ -70,15 +109,51 @@ fn follow(ctx: &Ctx, program: i32, status: Wait) {
         Wait::Exited(status) => process::exit_group(status),
         Wait::Killed(signal) => die_of(signal),
         Wait::Stopped(..) => {
+            let terminal = Terminal::lend(ctx, program);
             // Returns when somebody continues us: the program goes on then, too. A shell's fg
-            // sends SIGCONT to the whole group, that is to both.
+            // sends SIGCONT to the whole group, that is to both if they are in the same.
             let _ = process::kill(process::getpid(), SIGSTOP);
             signal::discard(1 << (SIGCONT - 1));
-            if !matches!(process::wait(program, __WALL | WNOHANG | WCONTINUED), Ok(Some(_))) {
+            terminal.into_iter().for_each(Terminal::take_up);
+            if is_apart(ctx, program) {
+                let _ = process::getpgid(program).and_then(|group| process::kill(-group, SIGCONT));
+            } else if !matches!(process::wait(program, __WALL | WNOHANG | WCONTINUED), Ok(Some(_))) {
                 let _ = process::kill(program, SIGCONT);
             }
         }
         Wait::Continued => {}
+    }
+}
+
+/// The terminal of a program that leads its own process group, while it is stopped: the shell sees and
+/// moves our group only.
+struct Terminal {
+    fd: Fd,
+    /// The program's group that was in the foreground.
+    group: i32,
+}
+
+impl Terminal {
+    fn lend(ctx: &Ctx, program: i32) -> Option<Self> {
+        if !is_apart(ctx, program) {
+            return None;
+        }
+        let fd = fd::open(b"/dev/tty", O_RDWR | O_NONBLOCK, 0).ok()?;
+        match object::foreground(fd) {
+            Ok(group) if group != ctx.callers_group => Some(Self { fd, group }),
+            _ => {
+                fd::close(fd);
+                None
+            }
+        }
+    }
+
+    /// If we are in the foreground, the program's group was meant.
+    fn take_up(self) {
+        if object::foreground(self.fd) == Ok(object::own_group()) {
+            let _ = object::set_foreground(self.fd, self.group);
+        }
+        fd::close(self.fd);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Threads: creation, and the state that each one sets for itself.
 
 use crate::ctx::{Ctx, Mode};
-use crate::report::{Error, On, Result, fail, note};
+use crate::report::{Error, On, Result, note};
+use crate::restore::give_up;
 use crate::sys::process::{self, futex_wait};
 use crate::sys::{Errno, sched, signal, thread};
 use crate::{creds, signals};
@@ -14,7 +15,7 @@ use linux_raw_sys::prctl::{PR_SET_PDEATHSIG, PR_SET_TIMERSLACK};
 
 /// Creates every thread but the leader. Each settles itself and waits for its registers.
 pub fn create(ctx: &'static Ctx, task: &Task) -> Result<()> {
-    let first = task.threads.first as usize;
+    let (own, first) = (ctx.own()?, task.threads.first as usize);
     ctx.tids[first].store(process::gettid(), Ordering::SeqCst);
     let threads = ctx.threads(task)?;
     let flags = CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -34,30 +35,34 @@ pub fn create(ctx: &'static Ctx, task: &Task) -> Result<()> {
     }
     let others = threads.len() as u32 - 1;
     loop {
-        let parked = ctx.shared.parked.load(Ordering::SeqCst);
+        let parked = own.parked.load(Ordering::SeqCst);
         if parked == others {
             return Ok(());
         }
-        futex_wait(&ctx.shared.parked, parked);
+        futex_wait(&own.parked, parked);
     }
 }
 
 /// What a new thread does: `index` is its place in the thread table.
 fn run(ctx: &'static Ctx, index: usize) -> ! {
-    let settled = ctx
-        .image
-        .threads
-        .get(index)
-        .ok_or(Error::new("the image is damaged: bad thread index"))
-        .and_then(|saved| settle(ctx, saved).and_then(|()| set_own_robust_list(saved)));
-    if let Err(e) = settled {
-        fail(e);
+    match settle_and_park(ctx, index) {
+        Ok(()) => loop {
+            futex_wait(&ctx.shared.never, 0);
+        },
+        Err(e) => give_up(ctx, e),
     }
-    ctx.shared.parked.fetch_add(1, Ordering::SeqCst);
-    process::futex_wake(&ctx.shared.parked);
-    loop {
-        futex_wait(&ctx.shared.never, 0);
-    }
+}
+
+fn settle_and_park(ctx: &'static Ctx, index: usize) -> Result<()> {
+    let saved = Image::get(ctx.image.threads, index as u32, "thread")?;
+    settle(ctx, saved)?;
+    set_own_robust_list(saved)?;
+    // Several tasks may live in this address space.
+    let task =
+        ctx.tasks.get(saved.task as usize).ok_or(Error::new("the image is damaged: bad task index"))?;
+    task.parked.fetch_add(1, Ordering::SeqCst);
+    process::futex_wake(&task.parked);
+    Ok(())
 }
 
 fn set_own_robust_list(t: &Thread) -> Result<()> {

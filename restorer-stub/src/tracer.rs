@@ -1,180 +1,78 @@
-//! The tracer: gives each restored thread its registers, removes the stub from the program and lets
-//! go. In place it is a grandchild that init reaps; otherwise the supervisor, or the namespace's init.
-//!
-//! Program and tracer tell each other through [`Shared`]. Each owns one word of it by a robust list
-//! (set_robust_list(2)): the kernel marks the word and wakes its waiter when the owner dies in
-//! whatever way, so that neither can wait for a dead one.
+//! The tracer: leads all tasks from step to step, gives each restored thread its registers, removes the
+//! stub from the program and lets go. In place it is a grandchild that init reaps; otherwise the
+//! supervisor, or the namespace's init.
 
 use crate::arch;
 use crate::ctx::Ctx;
 use crate::report::{Error, On, Result};
-use crate::sys::process::{self, Wait, futex_set, futex_wait};
-use crate::sys::{ptrace, thread};
+use crate::shared::{Said, Step};
+use crate::sys::process::{self, Wait};
+use crate::sys::ptrace;
 use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use linux_raw_sys::general::{__WALL, FUTEX_OWNER_DIED, FUTEX_WAITERS};
-use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
+use core::sync::atomic::{AtomicI32, Ordering};
+use linux_raw_sys::general::__WALL;
+use linux_raw_sys::prctl::PR_SET_CHILD_SUBREAPER;
 use linux_raw_sys::ptrace::{PTRACE_EVENT_STOP, PTRACE_O_EXITKILL, PTRACE_O_TRACESYSGOOD};
-use zerocopy::FromZeros;
 
-const SIGKILL: i32 = 9;
 const SIGTRAP: i32 = 5;
+const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 
-/// The word of a program whose threads all wait for their registers. Not an id.
-const READY: u32 = 1 << 29;
-/// The word of a tracer that gave up: the program ends.
-const FAILED: u32 = 1 << 28;
-
-/// Memory that program and tracer share.
-#[derive(FromZeros)]
-#[repr(C)]
-pub struct Shared {
-    /// Threads besides the leader that wait for their registers.
-    pub parked: AtomicU32,
-    /// Never changes: parked threads wait on it.
-    pub never: AtomicU32,
-    /// Process id of the tracer as the program sees it, when the tracer is there.
-    pub tracer_pid: AtomicU32,
-    /// 1 as soon as the program runs on: from then on its exit status is its own.
-    pub resumed: AtomicU32,
-    program: Owned,
-    tracer: Owned,
-    /// The supervisor's, until it traces.
-    supervisor: Owned,
-    /// System calls that the leader makes under the tracer's hand, the last of which may unmap the
-    /// stub: number and arguments.
-    calls: [[AtomicU64; 7]; MAX_CALLS],
-    call_count: AtomicU32,
-    /// 1 when the tracer said why it gave up.
-    pub explained: AtomicU32,
+/// What came of a restore that went as far as tasks can go by themselves.
+pub enum Outcome {
+    /// Everything runs.
+    Running,
+    /// The task of that index ended before; if it could, it said why.
+    Lost(usize),
 }
 
-const MAX_CALLS: usize = 8;
-
-/// A word with an owner, and the robust list that says so.
-#[derive(FromZeros)]
-#[repr(C)]
-struct Owned {
-    word: AtomicU32,
-    unused: AtomicU32,
-    /// `struct robust_list_head`: first node, offset from node to word, pending operation.
-    head: [AtomicU64; 3],
-    /// `struct robust_list`: next node, which is the head.
-    node: AtomicU64,
-}
-
-impl Owned {
-    /// The calling thread owns the word from now on.
-    fn own(&self) -> Result<()> {
-        let node = self.node.as_ptr() as u64;
-        let head = self.head[0].as_ptr() as u64;
-        self.head[0].store(node, Ordering::SeqCst);
-        self.head[1].store((self.word.as_ptr() as u64).wrapping_sub(node), Ordering::SeqCst);
-        self.node.store(head, Ordering::SeqCst);
-        futex_set(&self.word, process::gettid() as u32 | FUTEX_WAITERS);
-        thread::set_robust_list(head, 24).map_err(Error::os("cannot set a robust list"))
-    }
-
-    /// Waits until the word is one of `values` or its owner died; gives the word.
-    fn wait_for(&self, values: u32) -> u32 {
-        loop {
-            let now = self.word.load(Ordering::SeqCst);
-            // An id may have these bits too: then FUTEX_WAITERS is set beside them.
-            let owned = now == 0 || now & FUTEX_WAITERS != 0 && now & FUTEX_OWNER_DIED == 0;
-            if !owned && now & (values | FUTEX_OWNER_DIED) != 0 {
-                return now;
+/// Leads all tasks to where only their registers are missing, makes them run on and lets go.
+///
+/// # Errors
+/// When a thread cannot be traced: nothing has run then, and nothing may.
+pub fn run(ctx: &Ctx) -> Result<Outcome> {
+    for step in [Step::Created, Step::Joined, Step::Placed, Step::Ready] {
+        for (index, shared) in ctx.tasks.iter().enumerate() {
+            if ctx.takes_part(index, step) && shared.wait(step) != Said::Done {
+                return Ok(Outcome::Lost(index));
             }
-            futex_wait(&self.word, now);
+        }
+        if step != Step::Ready {
+            ctx.shared.all_done(step);
         }
     }
-}
-
-impl Shared {
-    /// The program, as soon as it is the process that becomes it.
-    pub fn own_program(&self) -> Result<()> {
-        self.program.own()
-    }
-
-    /// The supervisor, before it has children that end with it.
-    pub fn own_supervisor(&self) -> Result<()> {
-        self.supervisor.own()
-    }
-
-    /// In a child of the supervisor: ends with it from now on, or at once if it is dead already.
-    pub fn end_with_supervisor(&self) {
-        let _ = process::prctl(PR_SET_PDEATHSIG, SIGKILL as u64, 0);
-        if self.supervisor.word.load(Ordering::SeqCst) & FUTEX_OWNER_DIED != 0 {
-            process::exit_group(ckpt_format::EXIT_RESTORE_FAILED);
-        }
-    }
-
-    /// Adds a call for the tracer to make in the leader.
-    pub fn add_call(&self, nr: u32, args: [u64; 6]) -> Result<()> {
-        let n = self.call_count.fetch_add(1, Ordering::SeqCst) as usize;
-        let call = self.calls.get(n).ok_or(Error::new("too many calls for the tracer"))?;
-        call[0].store(u64::from(nr), Ordering::SeqCst);
-        for (slot, arg) in call[1..].iter().zip(args) {
-            slot.store(arg, Ordering::SeqCst);
-        }
-        Ok(())
-    }
-
-    /// Waits, in the program, until the tracer is there.
-    pub fn wait_for_tracer(&self) -> i32 {
-        loop {
-            let pid = self.tracer_pid.load(Ordering::SeqCst);
-            if pid != 0 {
-                return pid as i32;
-            }
-            futex_wait(&self.tracer_pid, 0);
-        }
-    }
-
-    /// Waits for the end of the process that traced.
-    pub fn wait_for_tracer_end(&self) {
-        self.tracer.wait_for(FAILED);
-    }
-
-    /// The leader says that all is ready and waits for its registers, or for the tracer's end.
-    pub fn hand_over(&self) -> ! {
-        futex_set(&self.program.word, READY);
-        self.tracer.wait_for(FAILED);
-        process::exit_group(ckpt_format::EXIT_RESTORE_FAILED)
-    }
-}
-
-/// Says that the tracer is there. First of all in the process that traces.
-pub fn begin(ctx: &Ctx) -> Result<()> {
-    ctx.shared.tracer.own()?;
-    futex_set(&ctx.shared.tracer_pid, process::getpid() as u32);
-    Ok(())
-}
-
-/// Waits until the program is ready, makes it run on and lets go. `Ok(false)`: the program ended
-/// before, and said why.
-pub fn run(ctx: &Ctx) -> Result<bool> {
-    if ctx.shared.program.wait_for(READY) & FUTEX_OWNER_DIED != 0 {
-        return Ok(false);
-    }
-    let task = ctx.task()?;
-    let threads = ctx.threads(task)?;
-    let tids = ctx.tids.get(task.threads.indices()).ok_or(Error::new("bad thread range"))?;
-    let leader = tids.first().map_or(0, |t| t.load(Ordering::SeqCst));
-    if let Err(e) = stop_all(tids) {
-        // The stub is still there: the leader ends by itself, with the status of a failed restore.
-        futex_set(&ctx.shared.tracer.word, FAILED);
-        for tid in tids {
-            let _ = ptrace::detach(tid.load(Ordering::SeqCst));
-        }
+    // The supervisor was one, so that nothing could escape from a failing restore. Orphans of the
+    // program are not to become its children.
+    let _ = process::prctl(PR_SET_CHILD_SUBREAPER, 0, 0);
+    let live = || ctx.image.tasks.iter().enumerate().filter(|(_, t)| t.threads.count > 0);
+    let stopped = live().try_for_each(|(_, task)| stop_all(tids(ctx, task)?));
+    if let Err(e) = stopped {
+        // The stub is still there: all end by themselves, with the status of a failed restore.
+        ctx.shared.give_up();
+        for_all(ctx, ptrace::detach);
         return Err(e);
     }
-    if let Err(e) = resume(ctx, task, threads, leader, tids) {
-        let _ = process::kill(leader, SIGKILL);
+    let mut state = Xstate::new(ctx)?;
+    if let Err(e) = live().try_for_each(|(index, task)| set_all(ctx, index, task, &mut state)) {
+        for_all(ctx, |tid| process::kill(tid, SIGKILL));
         return Err(e);
     }
-    Ok(true)
+    ctx.shared.resumed.store(1, Ordering::SeqCst);
+    // A thread can only be gone when somebody killed the program.
+    for_all(ctx, ptrace::detach);
+    Ok(Outcome::Running)
+}
+
+/// Does the same to every restored thread, come what may.
+fn for_all(ctx: &Ctx, f: impl Fn(i32) -> crate::sys::Result<()>) {
+    for tid in ctx.tids {
+        let _ = f(tid.load(Ordering::SeqCst));
+    }
+}
+
+fn tids<'a>(ctx: &'a Ctx, task: &Task) -> Result<&'a [AtomicI32]> {
+    ctx.tids.get(task.threads.indices()).ok_or(Error::new("the image is damaged: bad thread range"))
 }
 
 /// Attaches to all threads and stops them.
@@ -188,26 +86,25 @@ fn stop_all(tids: &[AtomicI32]) -> Result<()> {
     Ok(())
 }
 
-fn resume(ctx: &Ctx, task: &Task, threads: &[Thread], leader: i32, tids: &[AtomicI32]) -> Result<()> {
+/// Everything of a stopped task: the last calls of the leader, then the state of all threads.
+fn set_all(ctx: &Ctx, index: usize, task: &Task, state: &mut Xstate) -> Result<()> {
+    let tids = tids(ctx, task)?;
     let tids = || tids.iter().map(|t| t.load(Ordering::SeqCst));
-    let calls = ctx.shared.call_count.load(Ordering::SeqCst) as usize;
-    for call in ctx.shared.calls.iter().take(calls) {
-        inject(leader, call)?;
+    let leader = tids().next().unwrap_or(0);
+    let shared = ctx.tasks.get(index).ok_or(Error::new("bad task index"))?;
+    for call in shared.calls() {
+        inject(leader, &call)?;
     }
     ptrace::interrupt(leader).map_err(failed("cannot stop", leader))?;
     ptrace::cont(leader, 0).map_err(failed("cannot continue", leader))?;
     wait_stop(leader, Stop::Interrupt)?;
-    if ctx.options.stopped || task.flags & task_flags::STOPPED != 0 {
+    // Other stopped tasks have been stopped by their parents; see `family`.
+    let stopped = task.flags & task_flags::STOPPED != 0;
+    if stopped && index == ctx.image.header.root_task as usize || ctx.options.stopped && !stopped {
         group_stop(leader, tids())?;
     }
-    let mut state = Xstate::new(ctx)?;
-    for (thread, tid) in threads.iter().zip(tids()) {
-        set_state(ctx, thread, tid, &mut state)?;
-    }
-    ctx.shared.resumed.store(1, Ordering::SeqCst);
-    for tid in tids() {
-        // A thread can only be gone when somebody killed the program.
-        let _ = ptrace::detach(tid);
+    for (thread, tid) in ctx.threads(task)?.iter().zip(tids()) {
+        set_state(ctx, thread, tid, state)?;
     }
     Ok(())
 }
@@ -266,8 +163,8 @@ fn wait_stop(tid: i32, wanted: Stop) -> Result<()> {
 
 /// Makes the stopped leader do a system call, which must succeed. It ends at the call's exit: the
 /// code that made the call may be gone.
-fn inject(leader: i32, call: &[AtomicU64; 7]) -> Result<()> {
-    let call = |i: usize| call[i].load(Ordering::SeqCst);
+fn inject(leader: i32, call: &[u64; 7]) -> Result<()> {
+    let call = |i: usize| call[i];
     let mut regs = ptrace::get_regs(leader).map_err(failed("cannot read registers of", leader))?;
     regs.rip = arch::injected_syscall_addr();
     // Not inside a system call: the kernel must not restart the futex wait it interrupted.

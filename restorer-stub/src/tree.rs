@@ -2,22 +2,25 @@
 //! a child with the old id in a new pid namespace (`ns`); and who traces it.
 
 use crate::args::PidMode;
-use crate::ctx::{Ctx, Mode};
+use crate::ctx::{self, Ctx, Mode};
+use crate::family::{self, fork_begun};
 use crate::mem::own;
-use crate::report::{self, Error, On, Result, fail, note};
+use crate::report::{self, Error, On, Result, fail, note, say};
 use crate::restore::become_program;
+use crate::shared::Step;
+use crate::supervisor::Helper;
 use crate::sys::process::{self, Wait};
-use crate::sys::{CPath, Decimal, Errno, fd, signal};
+use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal};
+use crate::tracer::Outcome;
 use crate::{creds, signals, supervisor, tracer};
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, WNOHANG, WUNTRACED};
+use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, O_RDONLY, WNOHANG};
+use linux_raw_sys::prctl::{PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG};
 
 const SIGKILL: i32 = 9;
 const SIGCHLD: i32 = 17;
-const SIGCONT: i32 = 18;
-const SIGSTOP: i32 = 19;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// Mount flags (`linux/mount.h`).
@@ -27,6 +30,10 @@ const MS_REC_SLAVE: u32 = 1 << 14 | 1 << 19;
 /// Restores as the options say.
 pub fn run(ctx: &'static Ctx) -> ! {
     let failure = match ctx.options.pid {
+        PidMode::New if !ctx.is_alone() => {
+            Error::new("the image holds several processes, which know each other's ids")
+                .remedy("use --pid same (as root) or --pid ns")
+        }
         PidMode::New => in_place(ctx),
         PidMode::Same => same(ctx),
         PidMode::Ns => namespace(ctx),
@@ -40,6 +47,15 @@ pub fn run(ctx: &'static Ctx) -> ! {
 fn auto(ctx: &'static Ctx) -> Error {
     let why_not = same(ctx);
     note(format_args!("not with the same ids: {why_not}"));
+    if !ctx.is_alone() {
+        return match namespaces_work(ctx) {
+            Ok(()) => namespace(ctx),
+            Err(e) => {
+                say(format_args!("{why_not}"));
+                e.remedy("its processes know each other's ids, so it needs them back: run it as root or allow user namespaces")
+            }
+        };
+    }
     if ctx.image.threads.len() > 1 {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
@@ -59,10 +75,6 @@ fn auto(ctx: &'static Ctx) -> Error {
 /// Whether the places of all threads' ids in memory are known (glibc, musl).
 fn ids_are_known(ctx: &Ctx) -> bool {
     ctx.image.threads.iter().all(|t| t.flags & (thread_flags::LIBC_GLIBC | thread_flags::LIBC_MUSL) != 0)
-}
-
-fn leader_pid(ctx: &Ctx) -> Result<i32> {
-    Ok(ctx.task()?.pid)
 }
 
 fn check_creds(ctx: &Ctx, in_user_ns: bool) -> Result<()> {
@@ -86,10 +98,10 @@ fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     note(format_args!("restoring in place, as process {}", process::getpid()));
     let failed = Error::os("cannot start the tracer");
     // Before there is a tracer, which waits for our word.
-    ctx.shared.own_program()?;
+    ctx.own()?.own()?;
     let between = process::fork(0, None).map_err(&failed)?;
     if between == 0 {
-        match fork_begun(0, None, || tracer::begin(ctx)) {
+        match fork_begun(0, 0, None, || ctx.shared.own_tracer()) {
             Ok(0) => helper(ctx),
             Ok(_) => process::exit_group(0),
             Err(e) => process::exit_group(e.0),
@@ -109,7 +121,11 @@ fn helper(ctx: &Ctx) -> ! {
     close_all_but_messages();
     match tracer::run(ctx) {
         Ok(_) => process::exit_group(0),
-        Err(e) => fail(e),
+        Err(e) => {
+            // The stub may be there still: the program ends by itself, with the status of a failed restore.
+            ctx.shared.give_up();
+            fail(e)
+        }
     }
 }
 
@@ -122,27 +138,6 @@ fn close_all_but_messages() {
     let _ = fd::close_range((keep + 1) as u32, u32::MAX);
 }
 
-/// fork(2), of which the parent returns when the child has done `first`: from then on its end is
-/// noticed by its word. Until then by wait4(2), and the child stops to tell.
-fn fork_begun(
-    exit_signal: u32,
-    id: Option<i32>,
-    first: impl FnOnce() -> Result<()>,
-) -> crate::sys::Result<i32> {
-    let child = process::fork(exit_signal, id)?;
-    if child == 0 {
-        match first() {
-            Ok(()) => process::kill(process::getpid(), SIGSTOP)?,
-            Err(e) => fail(e),
-        }
-        return Ok(0);
-    }
-    match process::wait(child, __WALL | WUNTRACED)? {
-        Some((_, Wait::Stopped(..))) => process::kill(child, SIGCONT).map(|()| child),
-        _ => Err(Errno::ECHILD),
-    }
-}
-
 /// With the same ids, in the present pid namespace.
 fn same(ctx: &'static Ctx) -> Error {
     match try_same(ctx) {
@@ -153,31 +148,62 @@ fn same(ctx: &'static Ctx) -> Error {
 
 fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     check_creds(ctx, false)?;
-    for t in ctx.image.threads {
-        if process::kill(t.tid, 0) != Err(Errno::ESRCH) {
-            return Err(Error::new("the id is in use:")
-                .on(On::Pid(t.tid))
-                .remedy("use --pid ns or --pid new"));
-        }
-    }
+    ids_are_free(ctx)?;
     ctx.shared.own_supervisor()?;
+    if !ctx.is_alone() {
+        // Whatever loses its parent while a restore fails comes to us, to be ended.
+        process::prctl(PR_SET_CHILD_SUBREAPER, 1, 0).map_err(Error::os("cannot become a subreaper"))?;
+    }
     let program = fork_program(ctx, Mode::Same)?;
     note(format_args!("restoring with the same ids: process {program}"));
     close_all_but_messages();
     let traced =
-        tracer::begin(ctx).and_then(|()| own::unmap_all(&ctx.config)).and_then(|()| tracer::run(ctx));
-    if let Err(e) = traced {
-        report::say(format_args!("{e}"));
-        let _ = process::kill(program, SIGKILL);
-        // Its threads, which we may trace, and itself.
-        while process::wait(-1, __WALL).is_ok() {}
-        process::exit_group(EXIT_RESTORE_FAILED);
+        ctx.shared.own_tracer().and_then(|()| own::unmap_all(&ctx.config)).and_then(|()| tracer::run(ctx));
+    match traced {
+        Ok(Outcome::Running) => {}
+        Ok(Outcome::Lost(index)) => {
+            let status = family::destroy(ctx, program);
+            supervisor::lost(ctx, index, status)
+        }
+        Err(e) => {
+            report::say(format_args!("{e}"));
+            let _ = process::kill(program, SIGKILL);
+            family::destroy(ctx, program);
+            process::exit_group(EXIT_RESTORE_FAILED);
+        }
     }
     let guarding = process::fork(0, None).ok();
     if guarding == Some(0) {
         guard(ctx, program);
     }
-    supervise(ctx, program, guarding)
+    supervise(ctx, program, guarding, Helper::Guard)
+}
+
+/// No id of the image means another process here.
+fn ids_are_free(ctx: &Ctx) -> Result<()> {
+    let threads = ctx.image.threads.iter().map(|t| t.tid);
+    let tasks = ctx.image.tasks.iter().filter(|t| ctx::is_brief(t)).map(|t| t.pid);
+    for id in threads.chain(tasks) {
+        if process::kill(id, 0) != Err(Errno::ESRCH) {
+            return Err(Error::new("the id is in use: process")
+                .on(On::Process(id, name_of(ctx, id)))
+                .remedy("end it (perhaps it is the one that was dumped), or use --pid ns"));
+        }
+    }
+    Ok(())
+}
+
+/// Name of a process of this machine; empty if it cannot be known.
+fn name_of(ctx: &Ctx, id: i32) -> &'static [u8] {
+    let read = || {
+        let path = CPath::concat(&[b"/proc/", Decimal::new(id as u64).as_bytes(), b"/comm"]).ok()?;
+        let file = fd::open_at(Fd::CWD, &path, O_RDONLY, 0).ok()?;
+        let name = ctx.work.slice::<u8>(32).ok()?;
+        let len = fd::read(file, name).unwrap_or(0);
+        fd::close(file);
+        Some(name[..len].trim_ascii_end())
+    };
+    read().unwrap_or(b"")
 }
 
 /// Kills the program when the supervisor is killed, as `kill -9` of a job is meant. PR_SET_PDEATHSIG
@@ -195,20 +221,13 @@ fn guard(ctx: &Ctx, program: i32) -> ! {
 fn fork_program(ctx: &'static Ctx, mode: Mode) -> Result<i32> {
     signals::reset(SIGCHLD);
     ctx.set_mode(mode);
-    let pid = leader_pid(ctx)?;
-    let child = fork_begun(SIGCHLD as u32, Some(pid), || {
+    let root = ctx.root()?;
+    let child = fork_begun(SIGCHLD as u32, 0, Some(root.pid), || {
         // Until the thread gets its own value, at the end; then the tracer's word says it.
         ctx.shared.end_with_supervisor();
-        ctx.shared.own_program()
+        ctx.own()?.own()
     })
-    .map_err(|e| {
-        let error = Error::os("cannot create a process with the id")(e).on(On::Pid(pid));
-        match e {
-            Errno::EPERM => error.remedy("it needs CAP_CHECKPOINT_RESTORE: use --pid ns or --pid new"),
-            Errno::EEXIST => error.remedy("it is in use: use --pid ns or --pid new"),
-            _ => error,
-        }
-    })?;
+    .map_err(|e| family::cannot_make(e, root.pid))?;
     if child == 0 {
         become_program(ctx);
     }
@@ -291,16 +310,16 @@ fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     note(format_args!("restoring in a pid namespace: process {program} outside of it"));
     close_all_but_messages();
     let _ = own::unmap_all(&ctx.config);
-    supervise(ctx, program, Some(init))
+    supervise(ctx, program, Some(init), Helper::Init)
 }
 
 /// Stays in front of the program. Messages are still possible until it runs.
-fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>) -> ! {
+fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>, kind: Helper) -> ! {
     if ctx.shared.resumed.load(Ordering::SeqCst) != 0 {
         let _ = fd::close_range(0, u32::MAX);
         report::set_descriptor(-1);
     }
-    supervisor::run(ctx, program, helper)
+    supervisor::run(ctx, program, helper.map(|pid| (kind, pid)))
 }
 
 /// Process 1 of the namespace: mounts /proc, traces, then reaps orphans. Dies with the supervisor,
@@ -312,14 +331,43 @@ fn run_init(ctx: &Ctx) -> ! {
         note(format_args!("/proc shows the ids outside of the namespace: {e}"));
     }
     close_all_but_messages();
-    if let Err(e) = tracer::begin(ctx).and_then(|()| tracer::run(ctx)) {
-        ctx.shared.explained.store(1, Ordering::SeqCst);
-        fail(e);
+    match ctx.shared.own_tracer().and_then(|()| tracer::run(ctx)) {
+        Ok(Outcome::Running) => {}
+        Ok(Outcome::Lost(index)) => {
+            // The root's end the supervisor sees by itself.
+            if index != ctx.image.header.root_task as usize {
+                family::say_lost(ctx, index);
+            }
+            ctx.shared.give_up();
+            process::exit_group(EXIT_RESTORE_FAILED);
+        }
+        Err(e) => {
+            ctx.shared.explained.store(1, Ordering::SeqCst);
+            fail(e);
+        }
     }
     let _ = fd::close_range(0, u32::MAX);
+    let mut attached = true;
     loop {
         // All children that ended; then until the next SIGCHLD.
-        while let Ok(Some(_)) = process::wait(-1, __WALL | WNOHANG) {}
+        let none_left = loop {
+            match process::wait(-1, __WALL | WNOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        if ctx.shared.detach.load(Ordering::SeqCst) != 0 {
+            if none_left {
+                process::exit_group(0);
+            }
+            if attached {
+                // The program has ended, but has left others behind, as it may have at home.
+                let _ = process::prctl(PR_SET_PDEATHSIG, 0, 0);
+                ctx.shared.all_done(Step::Ready);
+                attached = false;
+            }
+        }
         let _ = signal::wait_info(1 << (SIGCHLD - 1));
     }
 }

@@ -3,9 +3,10 @@
 use super::map::{len, map, on};
 use crate::ctx::Ctx;
 use crate::files;
-use crate::report::{Error, Result};
+use crate::report::{Error, On, Result};
 use crate::sys::{fd, mm};
 use ckpt_format::file::file_flags;
+use ckpt_format::stub::SHARED_ALIGN;
 use ckpt_format::{FileIdent, PAGE_SIZE, Vma, VmaKind, vma_flags};
 use linux_raw_sys::general::*;
 
@@ -14,6 +15,47 @@ use linux_raw_sys::general::*;
 pub fn reserve(vma: &Vma) -> Result<()> {
     // SAFETY: the plan put the hole outside of every VMA.
     unsafe { map(vma, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, None) }
+}
+
+/// Objects that several address spaces map: made once, in the shared area, which all processes inherit.
+pub fn create_several(ctx: &Ctx) -> Result<()> {
+    for (index, file) in ctx.image.files.iter().enumerate() {
+        let Some(base) = place_of(ctx, index) else { continue };
+        let size = (file.size as usize).next_multiple_of(PAGE_SIZE as usize);
+        let end = (ctx.config.shared_addr + ctx.config.shared_len) as usize;
+        let failed = |e| Error::os("cannot make shared memory")(e).on(On::Number(file.size));
+        if base.checked_add(size).is_none_or(|e| e > end) {
+            return Err(Error::new("the image is damaged: too little room for shared memory"));
+        }
+        let uses = ctx.image.vmas.iter().find(|v| is_object(v) && v.file as usize == index);
+        let flags = object_flags(uses.ok_or(Error::new("a shared object without mappings"))?);
+        // SAFETY: inside the shared area of the hole, which nothing else uses.
+        unsafe { mm::mmap(base, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, None, 0) }
+            .map_err(failed)?;
+        fill(ctx, file, base, size)?;
+    }
+    Ok(())
+}
+
+/// Where an object of several address spaces is in the shared area; `None` for others.
+fn place_of(ctx: &Ctx, index: usize) -> Option<usize> {
+    let several = |f: &&FileIdent| f.flags & file_flags::SEVERAL_MMS != 0;
+    ctx.image.files.get(index).filter(several)?;
+    let before = ctx.image.files.iter().take(index).filter(several);
+    let offset: u64 = before.map(|f| f.size.next_multiple_of(SHARED_ALIGN)).sum();
+    Some((ctx.config.shared_addr + offset) as usize)
+}
+
+/// For mmap(2) of shared memory without a file.
+fn object_flags(vma: &Vma) -> u32 {
+    let mut flags = MAP_SHARED | MAP_ANONYMOUS;
+    if vma.flags & vma_flags::HUGETLB != 0 {
+        flags |= MAP_HUGETLB | vma.hugetlb_shift << MAP_HUGE_SHIFT;
+    }
+    if vma.flags & vma_flags::NORESERVE != 0 {
+        flags |= MAP_NORESERVE;
+    }
+    flags
 }
 
 fn is_object(vma: &Vma) -> bool {
@@ -58,12 +100,9 @@ fn map_anonymous<'a>(
     let size = (file.size as usize).next_multiple_of(PAGE_SIZE as usize);
     let first = vmas.clone().next().ok_or(Error::new("a shared object without mappings"))?;
     let failed = |e| Error::os("cannot map shared memory")(e).on(on(first));
-    let mut flags = MAP_SHARED | MAP_ANONYMOUS;
-    if first.flags & vma_flags::HUGETLB != 0 {
-        flags |= MAP_HUGETLB | first.hugetlb_shift << MAP_HUGE_SHIFT;
-    }
-    if first.flags & vma_flags::NORESERVE != 0 {
-        flags |= MAP_NORESERVE;
+    let flags = object_flags(first);
+    if let Some(base) = place_of(ctx, first.file as usize) {
+        return vmas.try_for_each(|vma| show(vma, base, size));
     }
     let prot = PROT_READ | PROT_WRITE;
     if first.file_offset == 0 && len(first) == size && vmas.clone().count() == 1 {
@@ -74,17 +113,20 @@ fn map_anonymous<'a>(
     // SAFETY: the kernel chooses a place where nothing is mapped or reserved.
     let base = unsafe { mm::mmap(0, size, prot, flags, None, 0) }.map_err(failed)?;
     fill(ctx, file, base, size)?;
-    vmas.try_for_each(|vma| {
-        let from = base + vma.file_offset as usize;
-        if vma.file_offset.saturating_add(len(vma) as u64) > size as u64 {
-            return Err(Error::new("the image is damaged: a mapping beyond its object").on(on(vma)));
-        }
-        // SAFETY: the target is the VMA's reservation.
-        unsafe { mm::mremap_to(from, 0, len(vma), vma.start as usize) }
-            .map_err(|e| Error::os("cannot map shared memory a second time")(e).on(on(vma)))
-    })?;
+    vmas.try_for_each(|vma| show(vma, base, size))?;
     // SAFETY: the object lives on in its VMAs.
     unsafe { mm::munmap(base, size) }.map_err(failed)
+}
+
+/// Lets a VMA show its part of the object that is mapped as a whole at `base`.
+fn show(vma: &Vma, base: usize, size: usize) -> Result<()> {
+    if vma.file_offset.saturating_add(len(vma) as u64) > size as u64 {
+        return Err(Error::new("the image is damaged: a mapping beyond its object").on(on(vma)));
+    }
+    let from = base + vma.file_offset as usize;
+    // SAFETY: the target is the VMA's reservation.
+    unsafe { mm::mremap_to(from, 0, len(vma), vma.start as usize) }
+        .map_err(|e| Error::os("cannot map shared memory a second time")(e).on(on(vma)))
 }
 
 fn fill(ctx: &Ctx, file: &FileIdent, base: usize, size: usize) -> Result<()> {

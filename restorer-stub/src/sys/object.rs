@@ -103,6 +103,18 @@ pub fn foreground(fd: Fd) -> Result<i32> {
     Ok(pgrp)
 }
 
+/// TIOCSPGRP. All signals are blocked here, so that SIGTTOU does not stop a background process.
+pub fn set_foreground(fd: Fd, group: i32) -> Result<()> {
+    // SAFETY: one int that is only read.
+    unsafe { sys!(__NR_ioctl, fd.0, linux_raw_sys::ioctl::TIOCSPGRP, &raw const group) }.map(drop)
+}
+
+/// TIOCSCTTY: a session leader without one gets its controlling terminal.
+pub fn set_controlling(fd: Fd) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_ioctl, fd.0, linux_raw_sys::ioctl::TIOCSCTTY, 0) }.map(drop)
+}
+
 /// Process group of the calling process.
 pub fn own_group() -> i32 {
     // SAFETY: touches no memory.

@@ -48,9 +48,15 @@ pub fn pidfd_kill(pidfd: Fd, signal: i32) -> Result<()> {
 /// child. `exit_signal` 0 tells the parent nothing (wait with `__WALL`). `id` needs
 /// CAP_CHECKPOINT_RESTORE in the user namespace of the pid namespace.
 pub fn fork(exit_signal: u32, id: Option<i32>) -> Result<i32> {
+    fork_sharing(0, exit_signal, id)
+}
+
+/// As [`fork`], with a child that shares what `share` says: CLONE_FILES, CLONE_FS, nothing else.
+pub fn fork_sharing(share: u32, exit_signal: u32, id: Option<i32>) -> Result<i32> {
+    let share = share & (CLONE_FILES | CLONE_FS);
     let set_tid = id.unwrap_or(0);
     let args = clone_args {
-        flags: 0,
+        flags: u64::from(share),
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
@@ -67,7 +73,7 @@ pub fn fork(exit_signal: u32, id: Option<i32>) -> Result<i32> {
         // Some containers' seccomp filters do not know clone3.
         Err(Errno::ENOSYS) if id.is_none() => {
             // SAFETY: as above.
-            unsafe { sys!(__NR_clone, exit_signal, 0, 0, 0, 0) }.map(|pid| pid as i32)
+            unsafe { sys!(__NR_clone, exit_signal | share, 0, 0, 0, 0) }.map(|pid| pid as i32)
         }
         r => r.map(|pid| pid as i32),
     }
@@ -105,6 +111,17 @@ pub fn wait(pid: i32, options: u32) -> Result<Option<(i32, Wait)>> {
     Ok(Some((pid, wait)))
 }
 
+/// waitid(2) for one process, whose status it does not give. Repeats on EINTR.
+pub fn wait_peek(pid: i32, options: u32) -> Result<()> {
+    loop {
+        // SAFETY: neither a siginfo nor a rusage is asked for.
+        match unsafe { sys!(__NR_waitid, P_PID, pid, 0, options, 0) } {
+            Err(Errno::EINTR) => {}
+            r => return r.map(drop),
+        }
+    }
+}
+
 /// prctl(2) with numbers only: no operation that takes a pointer.
 pub fn prctl(op: u32, a: u64, b: u64) -> Result<usize> {
     // SAFETY: the operations used (by name, at the callers) take no pointers.
@@ -128,6 +145,18 @@ pub fn set_name(name: &[u8; 16]) {
 pub fn setsid() -> Result<()> {
     // SAFETY: touches no memory.
     unsafe { sys!(__NR_setsid, 0) }.map(drop)
+}
+
+/// Joins a process group of the same session; 0 starts one.
+pub fn setpgid(group: i32) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_setpgid, 0, group) }.map(drop)
+}
+
+/// Process group of a process.
+pub fn getpgid(pid: i32) -> Result<i32> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_getpgid, pid) }.map(|id| id as i32)
 }
 
 pub fn unshare(flags: u32) -> Result<()> {
