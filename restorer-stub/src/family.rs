@@ -81,6 +81,12 @@ pub fn grow(ctx: &'static Ctx) -> Result<()> {
     Ok(())
 }
 
+/// As [`grow`], for a process that makes no others and comes when all groups have their leaders.
+pub fn take_identity(ctx: &Ctx, task: &Task) -> Result<()> {
+    own_session_and_group(task)?;
+    join_group(ctx, task)
+}
+
 /// Makes the children that belong before or after setsid(2), which `before` says.
 fn make_children(ctx: &'static Ctx, before: u32) -> Result<()> {
     let here = ctx.index();

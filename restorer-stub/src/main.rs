@@ -26,6 +26,7 @@ mod preflight;
 mod report;
 mod restore;
 mod shared;
+mod sharers;
 mod signals;
 mod supervisor;
 mod sys;

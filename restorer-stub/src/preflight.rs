@@ -33,6 +33,17 @@ fn tasks(ctx: &Ctx) -> Result<()> {
         if !ctx::is_brief(task) {
             ctx.threads(task)?;
         }
+        // A process in the address space of another comes late, and so cannot make others.
+        let is_late = |i: usize| {
+            let task = ctx.image.tasks.get(i).filter(|t| !ctx::is_brief(t));
+            task.is_some_and(|t| ctx.mm_owner(t) != Some(i))
+        };
+        if is_late(task.creator as usize) {
+            return Err(Error::new(
+                "a process that shares its memory with its parent has a child of its own:",
+            )
+            .on(On::Pid(task.pid)));
+        }
     }
     ctx.options.check_fds(&ctx.image, root.fd_table)
 }

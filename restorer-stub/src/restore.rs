@@ -5,7 +5,7 @@ use crate::mem::{fill, map, own, shared, tids, vdso};
 use crate::report::{self, Error, Printable, Result, fail, say};
 use crate::shared::{Step, TaskShared};
 use crate::sys::{fd, process};
-use crate::{attributes, family, objects, signals, threads, timers};
+use crate::{attributes, family, objects, sharers, signals, threads, timers};
 use ckpt_format::{Mm, Task};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__NR_munmap, __NR_prctl, __NR_set_robust_list};
@@ -61,7 +61,9 @@ fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
     family::grow(ctx)?;
     let (task, own) = (ctx.task()?, ctx.own()?);
     let mm = ctx.mm(task)?;
+    sharers::make(ctx, task)?;
     let kept_vdso = place(ctx, task, mm, own)?;
+    sharers::go_on(ctx);
     if !ctx.is_alone() {
         own.done(ctx.shared, Step::Placed);
     }
@@ -76,7 +78,7 @@ fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
     threads::settle(ctx, leader)?;
     last_calls(ctx, own, mm, leader.robust_list, kept_vdso)?;
     timers::arm(ctx, task)?;
-    close_own(ctx, task)?;
+    close_own(ctx)?;
     Ok(own)
 }
 
@@ -98,7 +100,7 @@ fn place(ctx: &'static Ctx, task: &'static Task, mm: &Mm, own: &TaskShared) -> R
     signals::block_all();
     signals::set_actions(ctx, task)?;
     attributes::set_marks(ctx, task, mm)?;
-    threads::create(ctx, task)?;
+    threads::create(ctx, task, own)?;
     if ctx.mode() == Mode::New {
         tids::correct(ctx, task, mm)?;
     }
@@ -107,10 +109,20 @@ fn place(ctx: &'static Ctx, task: &'static Task, mm: &Mm, own: &TaskShared) -> R
 
 /// What needs all processes, their memory and their threads.
 fn finish(ctx: &'static Ctx, task: &'static Task, mm: &Mm) -> Result<()> {
-    objects::finish(ctx, task)?;
     map::lock_and_seal(ctx, mm)?;
+    finish_process(ctx, task)
+}
+
+/// As far as it does not concern the address space.
+pub fn finish_process(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
+    objects::finish(ctx, task)?;
     timers::create(ctx, task)?;
     attributes::set_limits(task)
+}
+
+/// The robust list of the leader until now is ours.
+pub fn last_call(own: &TaskShared, robust_list: u64) -> Result<()> {
+    own.add_call(__NR_set_robust_list, [robust_list, 24, 0, 0, 0, 0])
 }
 
 /// What the tracer does in the leader's name: what would disturb the hand-over, and the unmapping
@@ -122,7 +134,7 @@ fn last_calls(
     robust_list: u64,
     kept_vdso: vdso::Kept,
 ) -> Result<()> {
-    shared.add_call(__NR_set_robust_list, [robust_list, 24, 0, 0, 0, 0])?;
+    last_call(shared, robust_list)?;
     // A change of credentials made it undumpable, which forbids ptrace; 2 cannot be asked for.
     process::prctl(PR_SET_DUMPABLE, 1, 0).map_err(Error::os("cannot become dumpable"))?;
     if mm.dumpable != 1 {
@@ -140,7 +152,12 @@ fn last_calls(
 }
 
 /// Closes the stub's descriptors; messages end here.
-fn close_own(ctx: &Ctx, _task: &Task) -> Result<()> {
+fn close_own(ctx: &Ctx) -> Result<()> {
     report::set_descriptor(-1);
+    close_descriptors(ctx)
+}
+
+/// The stub's, in a table of the calling process's own.
+pub fn close_descriptors(ctx: &Ctx) -> Result<()> {
     fd::close_range(ctx.high_fd(), u32::MAX).map_err(Error::os("cannot close descriptors"))
 }

@@ -185,11 +185,12 @@ pub struct TaskShared {
     pub parked: AtomicU32,
     /// 1 when its descriptors have their numbers: those who share the table may open others.
     descriptors: AtomicU32,
+    /// 1 when the address space that it shares is complete.
+    memory: AtomicU32,
     /// System calls that the leader makes under the tracer's hand, the last of which may unmap the
     /// stub: number and arguments.
     calls: [[AtomicU64; 7]; MAX_CALLS],
     call_count: AtomicU32,
-    unused: AtomicU32,
 }
 
 impl TaskShared {
@@ -226,6 +227,18 @@ impl TaskShared {
     pub fn wait_for_descriptors(&self) {
         while self.descriptors.load(Ordering::SeqCst) == 0 {
             futex_wait(&self.descriptors, 0);
+        }
+    }
+
+    /// The address space that it shares is complete.
+    pub fn memory_is_placed(&self) {
+        futex_set(&self.memory, 1);
+    }
+
+    /// Waits for that, as [`Self::wait_for_descriptors`].
+    pub fn wait_for_memory(&self) {
+        while self.memory.load(Ordering::SeqCst) == 0 {
+            futex_wait(&self.memory, 0);
         }
     }
 

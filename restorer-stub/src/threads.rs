@@ -3,6 +3,7 @@
 use crate::ctx::{Ctx, Mode};
 use crate::report::{Error, On, Result, note};
 use crate::restore::give_up;
+use crate::shared::TaskShared;
 use crate::sys::process::{self, futex_wait};
 use crate::sys::{Errno, sched, signal, thread};
 use crate::{creds, signals};
@@ -14,8 +15,8 @@ use linux_raw_sys::general::*;
 use linux_raw_sys::prctl::{PR_SET_PDEATHSIG, PR_SET_TIMERSLACK};
 
 /// Creates every thread but the leader. Each settles itself and waits for its registers.
-pub fn create(ctx: &'static Ctx, task: &Task) -> Result<()> {
-    let (own, first) = (ctx.own()?, task.threads.first as usize);
+pub fn create(ctx: &'static Ctx, task: &Task, own: &TaskShared) -> Result<()> {
+    let first = task.threads.first as usize;
     ctx.tids[first].store(process::gettid(), Ordering::SeqCst);
     let threads = ctx.threads(task)?;
     let flags = CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;

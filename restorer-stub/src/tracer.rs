@@ -45,8 +45,8 @@ pub fn run(ctx: &Ctx) -> Result<Outcome> {
     // The supervisor was one, so that nothing could escape from a failing restore. Orphans of the
     // program are not to become its children.
     let _ = process::prctl(PR_SET_CHILD_SUBREAPER, 0, 0);
-    let live = || ctx.image.tasks.iter().enumerate().filter(|(_, t)| t.threads.count > 0);
-    let stopped = live().try_for_each(|(_, task)| stop_all(tids(ctx, task)?));
+    let mut live = ctx.image.tasks.iter().filter(|t| t.threads.count > 0);
+    let stopped = live.try_for_each(|task| stop_all(tids(ctx, task)?));
     if let Err(e) = stopped {
         // The stub is still there: all end by themselves, with the status of a failed restore.
         ctx.shared.give_up();
@@ -54,7 +54,9 @@ pub fn run(ctx: &Ctx) -> Result<Outcome> {
         return Err(e);
     }
     let mut state = Xstate::new(ctx)?;
-    if let Err(e) = live().try_for_each(|(index, task)| set_all(ctx, index, task, &mut state)) {
+    // Those that live in the address space of another before that one, which has the stub unmapped.
+    let mut backwards = ctx.image.tasks.iter().enumerate().rev().filter(|(_, t)| t.threads.count > 0);
+    if let Err(e) = backwards.try_for_each(|(index, task)| set_all(ctx, index, task, &mut state)) {
         for_all(ctx, |tid| process::kill(tid, SIGKILL));
         return Err(e);
     }

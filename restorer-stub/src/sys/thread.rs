@@ -28,6 +28,31 @@ pub fn spawn<C: Sync + 'static>(
     context: &'static C,
     index: usize,
 ) -> Result<i32> {
+    spawn_with(stack, flags, 0, id, entry, context, index)
+}
+
+/// As [`spawn`], a process whose parent gets `exit_signal` when it ends.
+pub fn spawn_process<C: Sync + 'static>(
+    stack: Stack,
+    flags: u32,
+    exit_signal: u32,
+    id: i32,
+    entry: fn(&'static C, usize) -> !,
+    context: &'static C,
+    index: usize,
+) -> Result<i32> {
+    spawn_with(stack, flags, exit_signal, Some(id), entry, context, index)
+}
+
+fn spawn_with<C: Sync + 'static>(
+    stack: Stack,
+    flags: u32,
+    exit_signal: u32,
+    id: Option<i32>,
+    entry: fn(&'static C, usize) -> !,
+    context: &'static C,
+    index: usize,
+) -> Result<i32> {
     let start = (stack.top - size_of::<Start<C>>()) & !63;
     // SAFETY: a `Stack` is unused memory of the work area, handed out once; `start` is aligned.
     unsafe { core::ptr::write(start as *mut Start<C>, Start { entry, context, index }) };
@@ -37,7 +62,7 @@ pub fn spawn<C: Sync + 'static>(
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: 0,
+        exit_signal: u64::from(exit_signal),
         stack: stack.bottom as u64,
         stack_size: (start - stack.bottom) as u64,
         tls: 0,
