@@ -3,6 +3,7 @@
 //! [`write::write_image`] streams the contents to an unnamed file while the target is stopped;
 //! [`write::PendingImage::commit`] syncs it and gives it its name.
 
+mod alias;
 pub mod core_notes;
 pub mod elf;
 pub mod error;

@@ -138,7 +138,7 @@ fn own_note(out: &mut Vec<u8>, note: NoteType, desc: &[u8]) -> usize {
 /// No image's metadata for these tables is longer than this, whatever the contents turn out to be.
 pub fn upper_bound(t: &Tables) -> u64 {
     let table_bytes: usize = tables(t).iter().map(|(_, bytes, _)| bytes.len() + 64).sum();
-    let extents: u64 = t.extents.iter().map(max_extents).sum();
+    let extents: u64 = t.extents.iter().map(|e| max_extents(e, t.mms.len() > 1)).sum();
     // Standard notes: registers and extended state of each thread (blobs are shared where they are
     // equal, notes are not), NT_FILE with all the paths.
     let threads: u64 = t.threads.iter().map(|thread| thread.xstate.len + 1024).sum();
@@ -149,11 +149,15 @@ pub fn upper_bound(t: &Tables) -> u64 {
     pages_up(header + table_bytes as u64 + extents * size_of::<Extent>() as u64 + standard + paths)
 }
 
-/// How many extents of the image one planned extent may become.
-fn max_extents(planned: &Extent) -> u64 {
+/// How many extents of the image one planned extent may become; `shared`: pages may be another's.
+fn max_extents(planned: &Extent, shared: bool) -> u64 {
     let pages = planned.len.div_ceil(PAGE_SIZE);
     // Cut at buffer boundaries; with zeros left out, every other page may be an extent of its own.
     let cuts = planned.len.div_ceil(crate::stream::CHUNK as u64) + 1;
+    if shared {
+        // Every page may be in another place than its neighbours.
+        return pages + cuts;
+    }
     if planned.flags & DROP_ZERO != 0 { pages.div_ceil(2) + cuts } else { cuts }
 }
 

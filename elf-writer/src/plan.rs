@@ -1,6 +1,8 @@
 //! What the writer is given: every table of the image, and where the stored bytes come from.
 
+use crate::alias::Owner;
 use ckpt_format::*;
+use std::collections::HashMap;
 
 /// All tables, as they will be in the image. `extents` are the *planned* extents: of any length, in
 /// the order of the ranges that refer to them. The writer cuts them (at [`content::MAX_EXTENT`], and
@@ -46,6 +48,21 @@ pub struct Plan {
     pub tables: Tables,
     /// `sources[i]` is where the bytes of `tables.extents[i]` come from.
     pub sources: Vec<Source>,
+    /// For a process the one that it may still share pages with copy-on-write: both as in
+    /// [`Source::Memory`]. Its memory must come before in the tables. Equal pages are stored once.
+    pub ancestors: HashMap<i32, i32>,
+}
+
+impl Plan {
+    /// Whose bytes those of an extent are, so that they can be known again, and the address or offset
+    /// of the first. Of files only what is embedded: contents of nameless ones are stored once anyway.
+    pub(crate) fn owner(&self, extent: usize) -> Option<(Owner, u64)> {
+        match self.sources.get(extent)? {
+            Source::Memory { pid, addr } => Some((Owner::Memory(*pid), *addr)),
+            Source::File { key, offset } => Some((Owner::File(*key), *offset)),
+            Source::Bytes(_) => None,
+        }
+    }
 }
 
 /// Where the bytes of one extent are when the image is written.

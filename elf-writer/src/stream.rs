@@ -1,14 +1,15 @@
 //! Copies the contents into the file: one thread reads, looks for zeros and computes checksums, the
 //! other writes. A few buffers that fit the L2 cache go round between them; nothing is copied twice.
 
-use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan};
+use crate::alias::{Owner, Run, Stored};
+use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source};
 use crate::{Tables, WriteError};
 use ckpt_format::content::MAX_EXTENT;
-use ckpt_format::{Extent, PAGE_SIZE, checksum};
+use ckpt_format::{Extent, PAGE_SIZE, checksum, extent_flags};
 use nix::sys::uio::pwritev;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -41,6 +42,9 @@ pub struct Streamed {
     pub first: Vec<u32>,
     /// End of the contents in the file.
     pub end: u64,
+    /// Bytes of extents that lead to what was stored before, without and with
+    /// [`extent_flags::EMBEDDED_FILE`].
+    pub shared: [u64; 2],
 }
 
 /// Order in which planned extents are written: memory by address, so that a VMA is contiguous in the
@@ -127,6 +131,10 @@ struct Reader<'a> {
     /// By planned extent: its extents in the image.
     made: Vec<Vec<Extent>>,
     offset: u64,
+    stored: Stored,
+    shared: [u64; 2],
+    /// For the comparison with an ancestor's pages.
+    other: Vec<u8>,
 }
 
 /// Part of a planned extent in the current buffer.
@@ -140,7 +148,15 @@ struct Wanted {
 impl<'a> Reader<'a> {
     fn new(plan: &'a Plan, start: u64) -> Self {
         let order = write_order(&plan.tables);
-        Self { plan, order, made: vec![Vec::new(); plan.tables.extents.len()], offset: start }
+        Self {
+            plan,
+            order,
+            made: vec![Vec::new(); plan.tables.extents.len()],
+            offset: start,
+            stored: Stored::default(),
+            shared: [0; 2],
+            other: Vec::new(),
+        }
     }
 
     fn run(
@@ -176,7 +192,7 @@ impl<'a> Reader<'a> {
             // A closed channel means that the writer failed; it reports why.
             let Ok(mut buf) = free.recv() else { return Err(WriteError::Interrupted) };
             self.read(source, &wanted, &mut buf[..filled])?;
-            let parts = self.cut(&wanted, &buf);
+            let parts = self.cut(source, &wanted, &buf)?;
             if full.send(Filled { buf, parts }).is_err() {
                 return Err(WriteError::Interrupted);
             }
@@ -203,41 +219,143 @@ impl<'a> Reader<'a> {
     }
 
     /// Decides which bytes of the buffer are stored, and where.
-    fn cut(&mut self, wanted: &[Wanted], buf: &[u8]) -> Vec<(usize, usize, u64)> {
+    fn cut(
+        &mut self,
+        source: &mut dyn ContentSource,
+        wanted: &[Wanted],
+        buf: &[u8],
+    ) -> Result<Vec<(usize, usize, u64)>, WriteError> {
         let mut parts = Vec::with_capacity(wanted.len());
         let mut at = 0;
         for w in wanted {
             let planned = self.plan.tables.extents[w.extent];
             let bytes = &buf[at..at + w.len];
+            let page_wise = planned.addr.is_multiple_of(PAGE_SIZE) && planned.len >= PAGE_SIZE;
             if w.skip == 0 {
-                let page_wise = planned.addr.is_multiple_of(PAGE_SIZE) && planned.len >= PAGE_SIZE;
                 let align = if page_wise { PAGE_SIZE } else { SMALL_ALIGN };
                 self.offset = self.offset.next_multiple_of(align);
             }
-            let mut keep = |start: usize, end: usize| {
-                self.made[w.extent].push(Extent {
-                    addr: planned.addr + w.skip + start as u64,
-                    len: (end - start) as u64,
-                    file_offset: self.offset,
-                    checksum: checksum(&bytes[start..end]),
-                    flags: planned.flags & !DROP_ZERO,
-                    reserved: 0,
-                });
-                parts.push((at + start, end - start, self.offset));
-                self.offset += (end - start) as u64;
-            };
-            if planned.flags & DROP_ZERO == 0 {
-                keep(0, w.len);
-            } else {
-                nonzero_runs(bytes, &mut keep);
+            let known = if page_wise { self.known(source, w, bytes)? } else { Vec::new() };
+            let mut done = 0;
+            for run in &known {
+                let start = run.start as usize;
+                self.keep_new(w, bytes, done..start, at, &mut parts);
+                done = start + run.len as usize;
+                self.keep_known(w, bytes, start..done, run.file_offset);
             }
+            self.keep_new(w, bytes, done..w.len, at, &mut parts);
             at += w.len;
         }
-        parts
+        Ok(parts)
+    }
+
+    /// Stores what is not in the image yet, without pages of zeros if they need not be stored.
+    fn keep_new(
+        &mut self,
+        w: &Wanted,
+        bytes: &[u8],
+        range: Range<usize>,
+        at: usize,
+        parts: &mut Vec<(usize, usize, u64)>,
+    ) {
+        if range.is_empty() {
+            return;
+        }
+        let planned = self.plan.tables.extents[w.extent];
+        let mut keep = |start: usize, end: usize| {
+            let (start, end) = (range.start + start, range.start + end);
+            self.made[w.extent].push(Extent {
+                addr: planned.addr + w.skip + start as u64,
+                len: (end - start) as u64,
+                file_offset: self.offset,
+                checksum: checksum(&bytes[start..end]),
+                flags: planned.flags & !DROP_ZERO,
+                reserved: 0,
+            });
+            if let Some((owner, first)) = self.plan.owner(w.extent) {
+                let (start, len) = (first + w.skip + start as u64, (end - start) as u64);
+                self.stored.add(owner, Run { start, len, file_offset: self.offset });
+            }
+            parts.push((at + start, end - start, self.offset));
+            self.offset += (end - start) as u64;
+        };
+        if planned.flags & DROP_ZERO == 0 {
+            keep(0, range.len());
+        } else {
+            nonzero_runs(&bytes[range.clone()], &mut keep);
+        }
+    }
+
+    /// Refers to bytes that are in the image already.
+    fn keep_known(&mut self, w: &Wanted, bytes: &[u8], range: Range<usize>, file_offset: u64) {
+        let planned = self.plan.tables.extents[w.extent];
+        let len = range.len() as u64;
+        self.shared[usize::from(planned.flags & extent_flags::EMBEDDED_FILE != 0)] += len;
+        if let Some((owner, first)) = self.plan.owner(w.extent) {
+            self.stored.add(owner, Run { start: first + w.skip + range.start as u64, len, file_offset });
+        }
+        self.made[w.extent].push(Extent {
+            addr: planned.addr + w.skip + range.start as u64,
+            len,
+            file_offset,
+            checksum: checksum(&bytes[range]),
+            flags: planned.flags & !DROP_ZERO,
+            reserved: 0,
+        });
+    }
+
+    /// Pages of `bytes` that are in the image already; `start` counts from their beginning. A page
+    /// of memory is known if the ancestor's page at the same address was stored and is equal, byte by
+    /// byte; one of a file, if it was stored before.
+    fn known(
+        &mut self,
+        source: &mut dyn ContentSource,
+        w: &Wanted,
+        bytes: &[u8],
+    ) -> Result<Vec<Run>, WriteError> {
+        let Some((owner, first)) = self.plan.owner(w.extent) else { return Ok(Vec::new()) };
+        let (first, len) = (first + w.skip, bytes.len() as u64);
+        let whole_pages = |r: &Run| r.start.is_multiple_of(PAGE_SIZE) && r.len.is_multiple_of(PAGE_SIZE);
+        let relative = |r: Run| Run { start: r.start - first, ..r };
+        let pid = match owner {
+            Owner::File(_) => {
+                let found = self.stored.within(owner, first, len);
+                return Ok(found.into_iter().filter(whole_pages).map(relative).collect());
+            }
+            Owner::Memory(pid) => pid,
+        };
+        let Some(&ancestor) = self.plan.ancestors.get(&pid) else { return Ok(Vec::new()) };
+        let mut equal: Vec<Run> = Vec::new();
+        for run in self.stored.within(Owner::Memory(ancestor), first, len).iter().filter(|r| whole_pages(r)) {
+            self.other.resize(run.len as usize, 0);
+            let theirs = Source::Memory { pid: ancestor, addr: run.start };
+            source.read(&theirs, 0, &mut self.other).map_err(|source| WriteError::Content {
+                what: format!("near address {:#x} of PID {ancestor}", run.start),
+                source,
+            })?;
+            let own = &bytes[(run.start - first) as usize..];
+            let page = PAGE_SIZE as usize;
+            for at in (0..run.len as usize).step_by(page) {
+                if own[at..at + page] != self.other[at..at + page] {
+                    continue;
+                }
+                let start = run.start - first + at as u64;
+                match equal.last_mut() {
+                    Some(last)
+                        if last.start + last.len == start
+                            && last.file_offset + last.len == run.file_offset + at as u64 =>
+                    {
+                        last.len += PAGE_SIZE;
+                    }
+                    _ => equal.push(Run { start, len: PAGE_SIZE, file_offset: run.file_offset + at as u64 }),
+                }
+            }
+        }
+        Ok(equal)
     }
 
     fn finish(self) -> Streamed {
-        let mut out = Streamed { end: self.offset, ..Default::default() };
+        let mut out = Streamed { end: self.offset, shared: self.shared, ..Default::default() };
         for made in self.made {
             out.first.push(out.extents.len() as u32);
             out.extents.extend(made);
@@ -276,7 +394,6 @@ fn is_zero(page: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
     use ckpt_format::{Range, Vma};
     use std::os::unix::fs::FileExt;
 
@@ -351,6 +468,49 @@ mod tests {
         by_offset.sort_by_key(|e| e.file_offset);
         assert!(by_offset[..by_offset.len() - 1].is_sorted_by_key(|e| e.addr));
         assert_eq!(by_offset.last().unwrap().len, 5);
+    }
+
+    #[test]
+    fn pages_of_a_child_that_are_its_ancestors_are_stored_once() {
+        /// The child (process 2) has changed its fifth page.
+        struct Family;
+        impl ContentSource for Family {
+            fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+                Bytes.read(source, skip, buf)?;
+                if let Source::Memory { pid: 2, addr } = source {
+                    let fifth = 0x10_4000u64.checked_sub(addr + skip);
+                    if let Some(byte) = fifth.and_then(|at| buf.get_mut(at as usize)) {
+                        *byte ^= 0xff;
+                    }
+                }
+                Ok(())
+            }
+        }
+        let mut plan = Plan::default();
+        for (pid, flags) in [(1, DROP_ZERO), (2, DROP_ZERO)] {
+            let addr = 0x10_0000;
+            plan.tables.extents.push(Extent { addr, len: 0x8_0000, flags, ..Default::default() });
+            plan.sources.push(Source::Memory { pid, addr });
+        }
+        plan.ancestors.insert(2, 1);
+        let file = tempfile::tempfile().unwrap();
+        let mut go = |_| ControlFlow::Continue(());
+        let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut go).unwrap();
+        let length = |i: usize| -> u64 {
+            out.extents[out.first[i] as usize..out.first[i + 1] as usize].iter().map(|e| e.len).sum()
+        };
+        assert_eq!(length(0), length(1));
+        assert_eq!(out.shared, [length(1) - PAGE_SIZE, 0]);
+        assert_eq!(out.end, length(0) + PAGE_SIZE);
+        let expected = |pid, addr: u64| memory(addr) ^ if pid == 2 && addr == 0x10_4000 { 0xff } else { 0 };
+        for (pid, i) in [(1, 0), (2, 1)] {
+            for e in &out.extents[out.first[i] as usize..out.first[i + 1] as usize] {
+                let mut bytes = vec![0; e.len as usize];
+                file.read_exact_at(&mut bytes, e.file_offset).unwrap();
+                assert_eq!(checksum(&bytes), e.checksum);
+                assert!(bytes.iter().enumerate().all(|(n, &b)| b == expected(pid, e.addr + n as u64)));
+            }
+        }
     }
 
     #[test]

@@ -145,8 +145,8 @@ fn finish(
     };
     let summary = Summary {
         image_size: tail_at + tail.len() as u64,
-        stored_bytes: sum(0),
-        embedded_bytes: sum(extent_flags::EMBEDDED_FILE),
+        stored_bytes: sum(0) - streamed.shared[0],
+        embedded_bytes: sum(extent_flags::EMBEDDED_FILE) - streamed.shared[1],
         extents: extents.len(),
         loads,
     };

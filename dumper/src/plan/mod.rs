@@ -55,6 +55,8 @@ pub struct Builder {
     /// `hole_addr`, `hole_len` and so on are set by those who know them.
     pub header: Header,
     pub obstacles: Vec<Obstacle>,
+    /// See [`Plan::ancestors`].
+    pub ancestors: HashMap<i32, i32>,
     blob_index: HashMap<Vec<u8>, Span>,
     file_index: HashMap<FileKey, u32>,
     creds_index: HashMap<Vec<u8>, u32>,
@@ -214,7 +216,12 @@ impl Builder {
         if !self.obstacles.is_empty() {
             return Err(self.obstacles);
         }
-        Ok(Plan { header: self.header, tables: self.tables, sources: self.sources })
+        Ok(Plan {
+            header: self.header,
+            tables: self.tables,
+            sources: self.sources,
+            ancestors: self.ancestors,
+        })
     }
 }
 
