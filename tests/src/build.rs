@@ -89,7 +89,8 @@ pub fn victim(name: &str, variant: Variant) -> anyhow::Result<PathBuf> {
     let dir = profile_dir()?.join("victims");
     std::fs::create_dir_all(&dir)?;
     let exe = dir.join(format!("{name}{}", variant.suffix()));
-    if is_newer(&exe, &[&source, &source_dir.join("victim.h")]) {
+    let headers = ["victim.h", "tree.h", "maps.h", "spin.h"].map(|name| source_dir.join(name));
+    if is_newer(&exe, &source, &headers) {
         return Ok(exe);
     }
     let (cc, flags) = variant.compiler();
@@ -123,7 +124,7 @@ pub fn victim(name: &str, variant: Variant) -> anyhow::Result<PathBuf> {
     Ok(exe)
 }
 
-fn is_newer(file: &Path, than: &[&Path]) -> bool {
+fn is_newer(file: &Path, source: &Path, headers: &[PathBuf]) -> bool {
     let time = |p: &Path| p.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    file.exists() && than.iter().all(|other| time(file) > time(other))
+    file.exists() && time(file) > time(source) && headers.iter().all(|other| time(file) > time(other))
 }

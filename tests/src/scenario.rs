@@ -1,6 +1,6 @@
 //! The ways that most victims go through.
 
-use crate::{Proc, Suite, T, TestResult, Variant, Who};
+use crate::{Proc, Suite, T, TestResult, Variant, Who, procfs};
 
 /// Which scenarios a victim goes through, each a test `VICTIM::SCENARIO`.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Scenarios {
     pub twice: bool,
     /// The victim answers `ping` while it waits (default): it is known to run on before `go`.
     pub ping: bool,
+    /// It has children: they come back with their ids, and none may stay when it has ended.
+    pub tree: bool,
     pub args: Vec<&'static str>,
     pub wrapper: Vec<&'static str>,
     pub dump_args: Vec<&'static str>,
@@ -32,6 +34,7 @@ impl Default for Scenarios {
             root: true,
             twice: true,
             ping: true,
+            tree: false,
             args: vec![],
             wrapper: vec![],
             dump_args: vec![],
@@ -41,6 +44,12 @@ impl Default for Scenarios {
 }
 
 impl Scenarios {
+    /// For victims with children: as root by `auto`, which is `same`, and in a namespace; as an ordinary
+    /// user by `auto`, which is `ns`.
+    pub fn tree() -> Self {
+        Self { tree: true, pids: vec!["ns"], ..Self::default() }
+    }
+
     pub fn root_only() -> Self {
         Self { user: false, ..Self::default() }
     }
@@ -99,10 +108,19 @@ impl Scenarios {
     /// Dumps with --kill, restores, lets it verify.
     fn restore(&self, t: &T, victim: &str, variant: Variant, pid: Option<&str>) -> TestResult {
         let mut original = self.start(t, victim, variant)?;
-        t.dump(original.pid()).kill().args(&self.dump_args).ok()?;
-        original.expect_signal(nix::sys::signal::Signal::SIGKILL)?;
+        let pid_of_program = original.pid();
+        self.dump_kill(t, &mut original, pid_of_program)?;
         let mut restored = self.run_image(t, pid)?;
         self.finish(t, &mut restored)
+    }
+
+    /// Dumps with --kill; `pid` is the program itself or what is in front of it. Ids are free afterwards.
+    fn dump_kill(&self, t: &T, original: &mut Proc, pid: i32) -> TestResult {
+        let mut all = procfs::descendants(original.pid());
+        all.push(original.pid());
+        t.dump(pid).kill().args(&self.dump_args).ok()?;
+        original.expect_signal(nix::sys::signal::Signal::SIGKILL)?;
+        t.wait_gone(&all)
     }
 
     fn run_image(&self, t: &T, pid: Option<&str>) -> anyhow::Result<Proc> {
@@ -129,9 +147,11 @@ impl Scenarios {
     }
 
     fn finish(&self, t: &T, proc: &mut Proc) -> TestResult {
+        let below = procfs::descendants(proc.pid());
         t.go()?;
         let ended = proc.expect_exit(0);
-        t.expect_ok().and(ended)
+        t.expect_ok().and(ended)?;
+        t.wait_gone(&below)
     }
 
     /// Dumps and leaves running: the original must not have noticed.
@@ -147,8 +167,11 @@ impl Scenarios {
     /// Dumps the restored one again, twice.
     fn again(&self, t: &T, victim: &str) -> TestResult {
         let mut original = self.start(t, victim, self.variants[0])?;
-        t.dump(original.pid()).kill().args(&self.dump_args).ok()?;
-        original.wait_exit()?;
+        let pid = original.pid();
+        self.dump_kill(t, &mut original, pid)?;
+        if self.tree {
+            return self.tree_again(t);
+        }
         for _ in 0..2 {
             let mut restored = self.run_image(t, Some("new"))?;
             t.wait_restored(&mut restored)?;
@@ -156,6 +179,20 @@ impl Scenarios {
             restored.expect_signal(nix::sys::signal::Signal::SIGKILL)?;
         }
         let mut restored = self.run_image(t, Some("new"))?;
+        self.finish(t, &mut restored)
+    }
+}
+
+impl Scenarios {
+    /// The supervisor, which stays, is not dumped.
+    fn tree_again(&self, t: &T) -> TestResult {
+        for mode in ["ns", "same"] {
+            let mut restored = self.run_image(t, Some(mode))?;
+            t.wait_untraced(&restored)?;
+            let program = procfs::program(restored.pid());
+            self.dump_kill(t, &mut restored, program)?;
+        }
+        let mut restored = self.run_image(t, Some("ns"))?;
         self.finish(t, &mut restored)
     }
 }

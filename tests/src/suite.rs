@@ -327,6 +327,21 @@ impl T {
         })
     }
 
+    /// Waits until nothing of a restored tree is traced any more.
+    pub fn wait_untraced(&self, proc: &crate::Proc) -> TestResult {
+        self.wait_until("the end of the trace", || {
+            let traced = |pid: i32| procfs::status(pid, "TracerPid").is_some_and(|tracer| tracer != "0");
+            Ok(!procfs::descendants(proc.pid()).into_iter().any(traced))
+        })
+    }
+
+    /// Waits until these processes are gone, so that their ids are free; zombies are not.
+    pub fn wait_gone(&self, pids: &[i32]) -> TestResult {
+        let left = || pids.iter().copied().filter(|&p| procfs::state(p).is_some()).collect::<Vec<_>>();
+        let gone = self.wait_until("the end of all processes", || Ok(left().is_empty()));
+        gone.with_context(|| format!("still there: {:?}", left()))
+    }
+
     /// Fails unless the victim wrote that all is well.
     pub fn expect_ok(&self) -> TestResult {
         let result = self.read("result").unwrap_or_else(|e| format!("{e:#}"));

@@ -43,6 +43,7 @@ static void with_pending(void) {
     pid_t zombie = ended(17);
     prepared();
     await_go();
+    UNTIL(access(in_dir("checked"), F_OK) == 0);
     CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGCHLD));
     EQ(sigtimedwait(&chld, &info, &none), SIGCHLD);
     EQ(info.si_pid, zombie);
@@ -61,6 +62,7 @@ static void ignores(void) {
     pid_t b = child(2);
     prepared();
     await_go();
+    UNTIL(access(in_dir("checked"), F_OK) == 0);
     int status;
     EQ(waitpid(a, &status, 0), -1);
     EQ(errno, ECHILD);
@@ -92,6 +94,7 @@ int main(void) {
     ready();
     wait_go();
     EQ(count, 3);
+    put("checked", "");
     CHECK(kill(stopped, SIGCONT) == 0);
     int status;
     // It may be the first or the second of its two signals that is seen; they are of the same child.
