@@ -94,12 +94,12 @@ int main(void) {
     ready();
     wait_go();
     EQ(count, 3);
-    put("checked", "");
     CHECK(kill(stopped, SIGCONT) == 0);
     int status;
     // It may be the first or the second of its two signals that is seen; they are of the same child.
     UNTIL(count >= 4 && last_pid == stopped);
     reap(stopped, EXITED(3));
+    put("checked", "");
     reap(zombie, EXITED(2));
     reap(pending, EXITED(40));
     reap(ignoring, EXITED(41));
