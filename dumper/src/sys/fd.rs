@@ -145,6 +145,17 @@ pub fn readable_bytes(fd: BorrowedFd<'_>) -> Result<usize> {
     Ok(usize::try_from(n).unwrap_or(0))
 }
 
+/// SIOCOUTQ: bytes sent that the other end has not received (of a unix socket: memory that they take).
+///
+/// # Errors
+/// ENOTTY where the question makes no sense.
+pub fn unreceived_bytes(fd: BorrowedFd<'_>) -> Result<usize> {
+    let mut n = 0_i32;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut n) })?;
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
 /// TCGETS2: `struct termios2` as bytes.
 ///
 /// # Errors

@@ -119,8 +119,10 @@ pub struct Peeked {
     pub bytes: Vec<u8>,
     /// `struct sockaddr_un` of the sender, empty for none.
     pub from: Vec<u8>,
-    /// It carries descriptors (SCM_RIGHTS).
-    pub has_descriptors: bool,
+    /// Duplicates of the descriptors that it carries (SCM_RIGHTS).
+    pub descriptors: Vec<OwnedFd>,
+    /// There was no room for all of them.
+    pub truncated: bool,
 }
 
 /// MSG_PEEK of at most `max` bytes: `None` when the queue is empty (or over).
@@ -150,31 +152,28 @@ pub fn peek(fd: BorrowedFd<'_>, max: usize) -> Result<Option<Peeked>> {
     };
     bytes.truncate(n);
     from.truncate(msg.msg_namelen as usize);
-    let received = close_received(&msg);
-    let has_descriptors = received || msg.msg_flags & libc::MSG_CTRUNC != 0;
-    Ok(Some(Peeked { bytes, from, has_descriptors }))
+    let descriptors = received(&msg);
+    let truncated = msg.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Some(Peeked { bytes, from, descriptors, truncated }))
 }
 
-/// Closes the descriptors that a peek installed in our table; whether there were any.
-fn close_received(msg: &libc::msghdr) -> bool {
-    let mut any = false;
+/// The descriptors that a peek installed in our table.
+fn received(msg: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut all = Vec::new();
     // SAFETY: recvmsg filled in `msg`; the CMSG macros walk within its control buffer, and each
     // SCM_RIGHTS item holds descriptors that the kernel has just installed for us.
     unsafe {
         let mut item = libc::CMSG_FIRSTHDR(msg);
         while !item.is_null() {
             if (*item).cmsg_level == libc::SOL_SOCKET && (*item).cmsg_type == libc::SCM_RIGHTS {
-                any = true;
                 let bytes = (*item).cmsg_len - libc::CMSG_LEN(0) as usize;
                 let fds = libc::CMSG_DATA(item).cast::<i32>();
-                for i in 0..bytes / 4 {
-                    libc::close(fds.add(i).read_unaligned());
-                }
+                all.extend((0..bytes / 4).map(|i| OwnedFd::from_raw_fd(fds.add(i).read_unaligned())));
             }
             item = libc::CMSG_NXTHDR(msg, item);
         }
     }
-    any
+    all
 }
 
 /// Sets SO_PEEK_OFF for as long as it lives, so that successive [`peek`]s walk a queue of messages.
@@ -194,6 +193,19 @@ impl<'a> PeekWalk<'a> {
         let before = option_int(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF)?;
         set_peek_offset(fd, 0)?;
         Ok(Self { fd, before })
+    }
+
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'a> {
+        self.fd
+    }
+
+    /// The next peek begins at byte `offset` of the queue.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn seek(&mut self, offset: usize) -> Result<()> {
+        set_peek_offset(self.fd, i32::try_from(offset).map_err(Error::other)?)
     }
 }
 

@@ -19,7 +19,7 @@ pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<F
         r => r,
     };
     let fd = o.raise(fd.map_err(|e| Error::os("cannot make the socket")(e).on(on))?)?;
-    let set = options::set_options(o, fd, o.number(index), saved.options);
+    let set = options::set_options(o, fd, o.on(index), saved.options);
     match saved.state {
         // Some options can be had by a connection only; this one is over.
         socket_state::BROKEN | socket_state::CLOSED => broken(o, index, fd, saved),

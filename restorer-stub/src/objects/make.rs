@@ -61,12 +61,14 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     o.count_ends()?;
     o.create(KINDS)?;
     o.create(LATER)?;
+    o.each(ObjectKind::UnixSocket, unix::fill)?;
     o.each(ObjectKind::UnixSocket, unix::connect)?;
+    o.each(ObjectKind::UnixSocket, unix::settle)?;
     o.caller.into_iter().flatten().for_each(fd::close);
     files::recreate_all(ctx)
 }
 
-/// Who has each object first, and as which number.
+/// Who has each object first, and as which number; what is only in messages.
 fn find_holders(ctx: &Ctx) -> Result<()> {
     for task in first_tasks(ctx) {
         for entry in entries(ctx, task)? {
@@ -76,6 +78,13 @@ fn find_holders(ctx: &Ctx) -> Result<()> {
             if ctx.objects.number(entry.object).is_none() {
                 Table::store(ctx.objects.number, entry.object, entry.fd + 1)?;
                 Table::store(ctx.objects.holder, entry.object, task.pid)?;
+            }
+        }
+    }
+    for object in ctx.image.objects.iter().filter(|x| x.kind == ObjectKind::UnixSocket as u32) {
+        for carried in messages(ctx, object)?.flat_map(|m| m.objects) {
+            if !ctx.objects.is_wanted(*carried) {
+                Table::store(ctx.objects.holder, *carried, IN_A_MESSAGE)?;
             }
         }
     }
@@ -100,9 +109,9 @@ impl Maker {
         Ok(Image::get(self.ctx.image.objects, index, "object")?)
     }
 
-    /// Whether any descriptor refers to it.
+    /// Whether any descriptor or message refers to it.
     pub fn is_wanted(&self, index: u32) -> bool {
-        self.ctx.objects.number(index).is_some()
+        self.ctx.objects.is_wanted(index)
     }
 
     pub fn made(&self, index: u32) -> Option<Fd> {

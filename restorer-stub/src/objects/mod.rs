@@ -18,11 +18,13 @@ use crate::ctx::Ctx;
 use crate::mem::work::Work;
 use crate::report::{Error, On, Result};
 use crate::sys::{Fd, fd};
+use ckpt_format::fd::Message;
 use ckpt_format::{FdEntry, Image, Object, Task};
 use core::sync::atomic::{AtomicI32, Ordering};
 use linux_raw_sys::general::*;
 pub use make::create_all;
 pub use place::{finish, place};
+use zerocopy::FromBytes;
 
 /// What is known of each object while there are several processes; by index. Every process has its
 /// own copy.
@@ -31,9 +33,11 @@ pub struct Table {
     made: &'static [AtomicI32],
     /// Lowest number, + 1, in the first table that has it; 0 where no descriptor refers to it.
     number: &'static [AtomicI32],
-    /// Saved id of the first process that has it.
+    /// Saved id of the first process that has it; [`IN_A_MESSAGE`] for what is only in a queue.
     holder: &'static [AtomicI32],
 }
+
+const IN_A_MESSAGE: i32 = -1;
 
 impl Table {
     pub fn new(work: &Work, count: usize) -> Result<Self> {
@@ -60,6 +64,10 @@ impl Table {
         Self::load(self.number, object).checked_sub(1).filter(|n| *n >= 0)
     }
 
+    fn is_wanted(&self, object: u32) -> bool {
+        Self::load(self.holder, object) != 0
+    }
+
     /// Whether `task` is the first process that has it: what is to be done once is done there.
     fn is_first(&self, object: u32, task: &Task) -> bool {
         Self::load(self.holder, object) == task.pid
@@ -67,7 +75,7 @@ impl Table {
 
     /// An object in words: its descriptor, and of which process.
     fn on(&self, ctx: &Ctx, object: u32) -> On {
-        let number = self.number(object).unwrap_or(-1);
+        let Some(number) = self.number(object) else { return On::Bytes(b" (a descriptor in a message)") };
         match ctx.image.tasks.len() {
             1 => On::Fd(number),
             _ => On::FdOf(number, Self::load(self.holder, object)),
@@ -115,14 +123,25 @@ fn set_status(fd: Fd, flags: u32) -> crate::sys::Result<()> {
     fd::fcntl(fd, F_SETFL, (now & !SETTABLE | flags & SETTABLE) as usize).map(drop)
 }
 
+/// A message of a queue.
+#[derive(Clone, Copy)]
+struct Queued {
+    bytes: &'static [u8],
+    /// Objects that it carries.
+    objects: &'static [u32],
+    /// Socket that sent it, or NONE.
+    from: u32,
+}
+
 /// Messages of a queue.
-fn messages(ctx: &Ctx, object: &Object) -> Result<impl Iterator<Item = &'static [u8]>> {
+fn messages(ctx: &Ctx, object: &Object) -> Result<impl Iterator<Item = Queued>> {
     let mut rest = ctx.image.blob(object.queue)?;
     Ok(core::iter::from_fn(move || {
-        let (head, after) = rest.split_first_chunk::<8>()?;
-        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        let message = after.get(..len)?;
-        rest = after.get(len.next_multiple_of(8)..).unwrap_or(&[]);
-        Some(message)
+        let (head, after) = Message::ref_from_prefix(rest).ok()?;
+        let (objects, after) = <[u32]>::ref_from_prefix_with_elems(after, head.fds as usize).ok()?;
+        let after = after.get(head.fds as usize % 2 * 4..)?;
+        let bytes = after.get(..head.len as usize)?;
+        rest = after.get(bytes.len().next_multiple_of(8)..).unwrap_or(&[]);
+        Some(Queued { bytes, objects, from: head.from })
     }))
 }

@@ -92,7 +92,7 @@ fn create(o: &Maker, pipe: u32, record: &Pipe) -> Result<()> {
         note(format_args!("a pipe cannot have its capacity of {} bytes: {e}", record.capacity));
     }
     for message in messages(o.ctx, o.object(pipe)?)? {
-        fd::write_all(w, message).map_err(|e| {
+        fd::write_all(w, message.bytes).map_err(|e| {
             Error::os("cannot put back the contents of the pipe")(e)
                 .remedy("raise /proc/sys/fs/pipe-max-size and pipe-user-pages-soft")
         })?;

@@ -8,12 +8,12 @@ use ckpt_format::fd::socket::SockOpt;
 use zerocopy::FromBytes;
 
 /// Sets the options that differed from a new socket's.
-pub fn set_options(o: &Maker, fd: Fd, number: i32, options: Span) -> Result<()> {
+pub fn set_options(o: &Maker, fd: Fd, on: On, options: Span) -> Result<()> {
     for_each(o, options, |option, value| {
         sys::set_option(fd, option.level, option.name, value).map_err(|e| {
             crate::report::note(format_args!("socket option {} of level {}", option.name, option.level));
             Error::os("cannot set a socket option")(e)
-                .on(On::Fd(number))
+                .on(on)
                 .remedy("--verbose names it; some need CAP_NET_ADMIN")
         })
     })

@@ -1,8 +1,8 @@
 //! Unix sockets.
 
 use super::make::Maker;
-use super::{messages, socket as options};
-use crate::report::{Error, On, Result, note, say};
+use super::{Queued, messages, socket as options};
+use crate::report::{Error, Result, note, say};
 use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
@@ -38,8 +38,8 @@ fn record(o: &Maker, index: u32) -> Result<&'static UnixSocket> {
     Ok(o.ctx.image.payload(o.object(index)?.payload)?)
 }
 
-/// Every socket but those that [`accepted`] makes.
-pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+/// Every socket but those that [`accepted`] makes: with its name, but without options or contents.
+pub fn socket(o: &Maker, index: u32, _: &'static Object) -> Result<Option<Fd>> {
     let saved = record(o, index)?;
     let on = o.on(index);
     if saved.state == socket_state::CONNECTED && saved.peer != NONE {
@@ -51,123 +51,142 @@ pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<F
     }
     if saved.state == socket_state::BROKEN {
         let (fd, other) = pair(o, saved.kind).map_err(|e| e.on(on))?;
-        prepare(o, index, object, fd, other)?;
-        fd::close(other);
+        bind(o, saved, fd).map_err(|e| e.on(on))?;
+        o.keep(index, OTHER, Some(other));
         return Ok(Some(fd));
     }
     let fd = sys::socket(sys::AF_UNIX, saved.kind, 0)
         .map_err(|e| Error::os("cannot make the unix socket")(e).on(on))?;
     let fd = o.raise(fd)?;
-    options::set_options(o, fd, o.number(index), saved.options)?;
     bind(o, saved, fd).map_err(|e| e.on(on))?;
-    deliver(o, object, saved).map_err(|e| e.on(on))?;
-    if saved.flags & unix_flags::UNLINKED != 0 {
-        in_dir(o, saved, fd::unlink).map_err(Error::os("cannot unlink the socket"))?;
-    }
     if saved.state == socket_state::LISTENING {
         sys::listen(fd, saved.backlog)
             .map_err(|e| Error::os("cannot listen on the unix socket")(e).on(on))?;
     }
-    shut(fd, saved);
     Ok(Some(fd))
 }
+
+/// Slots of spare descriptors: the socket itself, made before its turn, and the other end of a
+/// connection, where that is nobody's.
+const SELF: usize = 0;
+const OTHER: usize = 1;
 
 fn pair(o: &Maker, kind: u32) -> Result<(Fd, Fd)> {
     let (a, b) = sys::pair(kind).map_err(Error::os("cannot make a pair of sockets"))?;
     Ok((o.raise(a)?, o.raise(b)?))
 }
 
-/// One of a pair inside the image. The first one that is met makes both, and puts what waits in
-/// each; the other's turn comes later.
+/// One of a pair inside the image. The first one that is met makes both; the other's turn comes later.
 fn half(o: &Maker, index: u32, saved: &UnixSocket) -> Result<Fd> {
-    if let Some(fd) = o.kept(index, 0) {
-        o.keep(index, 0, None);
+    if let Some(fd) = o.kept(index, SELF) {
+        o.keep(index, SELF, None);
         return Ok(fd);
     }
     let (fd, other) = pair(o, saved.kind)?;
-    both(o, index, fd, saved.peer, other)?;
-    if o.is_wanted(saved.peer) && o.given(saved.peer).is_none() && saved.peer != index {
-        o.keep(saved.peer, 0, Some(other));
-    } else {
-        fd::close(other);
-    }
+    bind(o, saved, fd)?;
+    bind(o, record(o, saved.peer)?, other)?;
+    keep_other(o, index, saved.peer, other);
     Ok(fd)
 }
 
-/// Options, names and queues of two sockets that are connected to each other. What one has still
-/// to read may have been sent before it (or the other) was shut down: shutdown comes last.
-fn both(o: &Maker, a: u32, fd_a: Fd, b: u32, fd_b: Fd) -> Result<()> {
-    let (saved_a, saved_b) = (record(o, a)?, record(o, b)?);
-    for (index, saved, fd, other) in [(a, saved_a, fd_a, fd_b), (b, saved_b, fd_b, fd_a)] {
-        inject(o, o.object(index)?, other)?;
-        options::set_options(o, fd, o.number(index), saved.options)?;
-        if listener_of(o, index)?.is_none() {
-            bind(o, saved, fd)?;
-        }
+/// Keeps the other end of the connection of `index` for its own turn, or until what waits in `index`
+/// has been sent through it.
+fn keep_other(o: &Maker, index: u32, peer: u32, other: Fd) {
+    if o.is_wanted(peer) && o.given(peer).is_none() && peer != index {
+        o.keep(peer, SELF, Some(other));
+    } else {
+        o.keep(index, OTHER, Some(other));
     }
-    shut(fd_a, saved_a);
-    shut(fd_b, saved_b);
-    Ok(())
 }
 
-/// A socket whose other end is about to be closed.
-fn prepare(o: &Maker, index: u32, object: &'static Object, fd: Fd, other: Fd) -> Result<()> {
+/// Puts back what waits to be read, when every object that messages carry is there.
+pub fn fill(o: &Maker, index: u32, object: &'static Object) -> Result<()> {
+    if object.queue.len == 0 {
+        return Ok(());
+    }
     let saved = record(o, index)?;
-    inject(o, object, other)?;
-    options::set_options(o, fd, o.number(index), saved.options)?;
-    bind(o, saved, fd)?;
-    shut(fd, saved);
-    Ok(())
-}
-
-/// SHUT_RD = 1, SHUT_WR = 2 bits.
-fn shut(fd: Fd, saved: &UnixSocket) {
-    if saved.shutdown & 3 != 0 && saved.state != socket_state::LISTENING {
-        let _ = sys::shutdown(fd, (saved.shutdown & 3) - 1);
+    let connected = match saved.peer {
+        NONE => None,
+        peer => o.made(peer).filter(|_| saved.state == socket_state::CONNECTED),
+    };
+    match connected.or(o.kept(index, OTHER)) {
+        Some(other) => messages(o.ctx, object)?.try_for_each(|m| inject(o, &m, other, &[])),
+        None => deliver(o, object, saved),
     }
+    .map_err(|e| e.on(o.on(index)))
 }
 
-/// Sends what waits to be read, through the other end.
-fn inject(o: &Maker, object: &Object, through: Fd) -> Result<()> {
-    for message in messages(o.ctx, object)? {
-        let mut sent = 0;
-        loop {
-            match sys::send(through, &message[sent..]) {
-                Ok(n) => sent += n,
-                // More than a new socket may hold: the program had raised the limit.
-                Err(Errno::EAGAIN) => {
-                    let room = i32::try_from(message.len()).unwrap_or(i32::MAX).max(1 << 20);
-                    let _ = sys::set_option_int(through, sys::SOL_SOCKET, sys::SO_SNDBUF, room);
-                    sent += sys::send(through, &message[sent..]).map_err(|e| {
-                        Error::os("cannot put back what waits in the socket")(e)
-                            .remedy("raise /proc/sys/net/core/wmem_max or net/unix/max_dgram_qlen")
-                    })?;
-                }
-                Err(e) => return Err(Error::os("cannot put back what waits in the socket")(e)),
-            }
-            if sent >= message.len() {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Datagrams for a bound socket, from a sender without a name.
+/// Datagrams for a socket with a name, each from the socket that sent it, or from one without a name.
 fn deliver(o: &Maker, object: &Object, saved: &UnixSocket) -> Result<()> {
-    if object.queue.len == 0 || saved.name.len == 0 {
+    if saved.name.len == 0 {
         return Ok(());
     }
     let failed = Error::os("cannot put back what waits in the socket");
-    let sender = sys::socket(sys::AF_UNIX, saved.kind, 0).map_err(&failed)?;
-    let result = messages(o.ctx, object)?.try_for_each(|message| {
+    let nameless = sys::socket(sys::AF_UNIX, saved.kind, 0).map_err(&failed)?;
+    let result = messages(o.ctx, object)?.try_for_each(|m| {
+        let sender = if m.from == NONE { None } else { o.made(m.from) };
         in_dir(o, saved, |name| {
             let address = Address::new(name).map_err(|_| Errno::ENAMETOOLONG)?;
-            sys::send_to(sender, message, address.as_bytes()).map(drop)
+            Ok(inject(o, &m, sender.unwrap_or(nameless), address.as_bytes()))
         })
+        .map_err(&failed)?
     });
-    fd::close(sender);
-    result.map_err(failed)
+    fd::close(nameless);
+    result
+}
+
+/// Sends a message that waits to be read, with its descriptors, to an address or the other end.
+fn inject(o: &Maker, message: &Queued, through: Fd, to: &[u8]) -> Result<()> {
+    let mut fds = [0i32; sys::MAX_CARRIED];
+    let carried = message.objects.len();
+    let room =
+        fds.get_mut(..carried).ok_or(Error::new("the image is damaged: a message with descriptors"))?;
+    for (fd, object) in room.iter_mut().zip(message.objects) {
+        *fd = o.made(*object).ok_or(Error::new("a descriptor of a message is missing"))?.0;
+    }
+    let mut sent = 0;
+    let mut again = false;
+    loop {
+        // Descriptors come with the first byte.
+        let with = if sent == 0 { &fds[..carried] } else { &[] };
+        match sys::send_with(through, &message.bytes[sent..], to, with) {
+            Ok(n) => sent += n,
+            // More than a new socket may hold: the program had raised the limit.
+            Err(Errno::EAGAIN) if !again => {
+                again = true;
+                let room = i32::try_from(message.bytes.len()).unwrap_or(i32::MAX).max(1 << 20);
+                let _ = sys::set_option_int(through, sys::SOL_SOCKET, sys::SO_SNDBUF, room);
+                continue;
+            }
+            Err(e) => {
+                return Err(Error::os("cannot put back what waits in the socket")(e)
+                    .remedy("raise /proc/sys/net/core/wmem_max or net/unix/max_dgram_qlen"));
+            }
+        }
+        if sent >= message.bytes.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// The last step: options (a credentials option would have given names), what was shut down, names that
+/// had been removed.
+pub fn settle(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
+    let saved = record(o, index)?;
+    let Some(fd) = o.made(index) else { return Ok(()) };
+    options::set_options(o, fd, o.on(index), saved.options)?;
+    // SHUT_RD = 1, SHUT_WR = 2 bits. What is still to be read may have been sent before that.
+    if saved.shutdown & 3 != 0 && saved.state != socket_state::LISTENING {
+        let _ = sys::shutdown(fd, (saved.shutdown & 3) - 1);
+    }
+    if let Some(other) = o.kept(index, OTHER) {
+        o.keep(index, OTHER, None);
+        fd::close(other);
+    }
+    if saved.flags & unix_flags::UNLINKED != 0 && saved.name.len != 0 && listener_of(o, index)?.is_none() {
+        in_dir(o, saved, fd::unlink).map_err(|e| Error::os("cannot unlink the socket")(e).on(o.on(index)))?;
+    }
+    Ok(())
 }
 
 /// Runs `f` with the socket's name, in the folder where a relative name starts.
@@ -261,8 +280,8 @@ fn same(a: &UnixSocket, b: &UnixSocket) -> bool {
 /// Both ends of a connection that was made through a listening socket of the image: made again
 /// through it, so that both see the names they saw.
 pub fn accepted(o: &Maker, index: u32, _: &'static Object) -> Result<Option<Fd>> {
-    if let Some(fd) = o.kept(index, 0) {
-        o.keep(index, 0, None);
+    if let Some(fd) = o.kept(index, SELF) {
+        o.keep(index, SELF, None);
         return Ok(Some(fd));
     }
     let saved = record(o, index)?;
@@ -278,27 +297,32 @@ pub fn accepted(o: &Maker, index: u32, _: &'static Object) -> Result<Option<Fd>>
     let listening = o.made(listener).ok_or(Error::new("the listening socket is missing"))?;
     let ours = sys::socket(sys::AF_UNIX, saved.kind, 0).map_err(failed("cannot make the unix socket"))?;
     let ours = o.raise(ours)?;
-    let door = record(o, listener)?;
-    in_dir(o, door, |name| {
-        let address = Address::new(name).map_err(|_| Errno::ENAMETOOLONG)?;
-        sys::connect(ours, address.as_bytes())
-    })
-    .map_err(failed("cannot connect the unix socket"))?;
+    if listener_of(o, client)?.is_none() {
+        bind(o, record(o, client)?, ours).map_err(|e| e.on(o.on(client)))?;
+    }
+    connect_to(o, ours, listener).map_err(failed("cannot connect the unix socket"))?;
     let theirs = sys::accept(listening).map_err(failed("cannot accept the connection"))?;
     let theirs = o.raise(theirs)?;
-    both(o, client, ours, server, theirs)?;
     let (own, other, peer) = if server == index { (theirs, ours, client) } else { (ours, theirs, server) };
-    if o.is_wanted(peer) && o.given(peer).is_none() {
-        o.keep(peer, 0, Some(other));
-    } else {
-        fd::close(other);
-    }
+    keep_other(o, index, peer, other);
     Ok(Some(own))
 }
 
-/// Datagram sockets with a default destination, when every name is bound.
+fn connect_to(o: &Maker, fd: Fd, listener: u32) -> crate::sys::Result<()> {
+    let door = record(o, listener).map_err(|_| Errno::EINVAL)?;
+    in_dir(o, door, |name| {
+        let address = Address::new(name).map_err(|_| Errno::ENAMETOOLONG)?;
+        sys::connect(fd, address.as_bytes())
+    })
+}
+
+/// Datagram sockets with a default destination, when every name is bound; clients that a listening
+/// socket has not accepted yet, in their order, when all that it has accepted are.
 pub fn connect(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
     let saved = record(o, index)?;
+    if saved.state == socket_state::LISTENING {
+        return queue_up(o, index);
+    }
     let remote = o.ctx.image.blob(saved.remote)?;
     let Some(fd) = o.made(index).filter(|_| !remote.is_empty()) else { return Ok(()) };
     match sys::connect(fd, Address::new(remote)?.as_bytes()) {
@@ -309,8 +333,35 @@ pub fn connect(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
         r => r.map_err(|e| {
             note(format_args!("the name of the other end is {}", crate::report::Printable(remote)));
             Error::os("cannot connect the unix socket")(e)
-                .on(On::Fd(fd.0))
+                .on(o.on(index))
                 .remedy("start the program that owns the other end, or go on with --ignore-changed-files")
         }),
     }
+}
+
+/// Connects those that wait at a listening socket.
+fn queue_up(o: &Maker, listener: u32) -> Result<()> {
+    let mut next = Some(0);
+    while let Some(order) = next {
+        next = None;
+        for (i, object) in o.ctx.image.objects.iter().enumerate() {
+            let i = i as u32;
+            if object.kind != ObjectKind::UnixSocket as u32 || !o.is_wanted(i) || o.given(i).is_some() {
+                continue;
+            }
+            let client = record(o, i)?;
+            if client.state != socket_state::WAITING || client.peer != listener || client.order < order {
+                continue;
+            }
+            if client.order == order {
+                let fd = o.made(i).ok_or(Error::new("a socket is missing"))?;
+                connect_to(o, fd, listener)
+                    .map_err(|e| Error::os("cannot connect the unix socket")(e).on(o.on(i)))?;
+            }
+            if client.order > order {
+                next = Some(next.map_or(client.order, |n: u32| n.min(client.order)));
+            }
+        }
+    }
+    Ok(())
 }

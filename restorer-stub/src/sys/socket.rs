@@ -77,17 +77,38 @@ pub fn option_int(fd: Fd, level: u32, name: u32) -> Result<i32> {
     Ok(value)
 }
 
-/// send(2) without waiting and without SIGPIPE.
-pub fn send(fd: Fd, bytes: &[u8]) -> Result<usize> {
-    send_to(fd, bytes, &[])
-}
+/// Most descriptors in one message (SCM_MAX_FD).
+pub const MAX_CARRIED: usize = 253;
 
-/// sendto(2) without waiting and without SIGPIPE; an empty address for a connected socket.
-pub fn send_to(fd: Fd, bytes: &[u8], addr: &[u8]) -> Result<usize> {
-    let to = if addr.is_empty() { core::ptr::null() } else { addr.as_ptr() };
+/// sendmsg(2) without waiting and without SIGPIPE, with descriptors (SCM_RIGHTS); an empty address for
+/// a connected socket.
+pub fn send_with(fd: Fd, bytes: &[u8], addr: &[u8], carried: &[i32]) -> Result<usize> {
+    const SCM_RIGHTS: u32 = 1;
+    /// `struct cmsghdr` and the descriptors.
+    #[repr(C, align(8))]
+    struct Control {
+        len: usize,
+        level: u32,
+        kind: u32,
+        fds: [i32; MAX_CARRIED + 1],
+    }
+    let head = core::mem::offset_of!(Control, fds);
+    let len = head + size_of_val(carried);
+    let mut control = Control { len, level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [0; MAX_CARRIED + 1] };
+    control.fds[..carried.len()].copy_from_slice(carried);
+    let iov = [bytes.as_ptr() as usize, bytes.len()];
+    // `struct msghdr`.
+    let mut msg = [0usize; 7];
+    if !addr.is_empty() {
+        (msg[0], msg[1]) = (addr.as_ptr() as usize, addr.len());
+    }
+    (msg[2], msg[3]) = (iov.as_ptr() as usize, 1);
+    if !carried.is_empty() {
+        (msg[4], msg[5]) = (&raw const control as usize, len);
+    }
     let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-    // SAFETY: bytes and address are only read.
-    unsafe { sys!(__NR_sendto, fd.0, bytes.as_ptr(), bytes.len(), flags, to, addr.len()) }
+    // SAFETY: bytes, address and control message live until the call returns, and are only read.
+    unsafe { sys!(__NR_sendmsg, fd.0, msg.as_ptr(), flags) }
 }
 
 /// `how` as shutdown(2): SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2.

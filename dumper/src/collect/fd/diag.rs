@@ -15,7 +15,8 @@ pub struct UnixDiag {
     pub file_ino: Option<u64>,
     /// Inode of the peer, 0 when that is closed.
     pub peer: Option<u64>,
-    pub waiting: usize,
+    /// Inodes of the clients whose connections were not accepted yet, oldest first.
+    pub waiting: Vec<u64>,
     pub backlog: u32,
     pub shutdown: u8,
 }
@@ -35,6 +36,12 @@ impl UnixTable {
     #[must_use]
     pub fn get(&self, ino: u64) -> Option<&UnixDiag> {
         self.0.get(&ino)
+    }
+
+    /// The listening socket at which a client waits to be accepted.
+    #[must_use]
+    pub fn listener_of(&self, client: u64) -> Option<u64> {
+        self.0.iter().find(|(_, s)| s.waiting.contains(&client)).map(|(ino, _)| *ino)
     }
 }
 
@@ -111,7 +118,7 @@ fn message(bytes: &[u8]) -> Option<(u64, UnixDiag)> {
         match kind {
             1 => socket.file_ino = word(value, 0).map(u64::from),
             2 => socket.peer = word(value, 0).map(u64::from),
-            3 => socket.waiting = value.len() / 4,
+            3 => socket.waiting = value.chunks_exact(4).filter_map(|w| word(w, 0)).map(u64::from).collect(),
             // Of a listening socket the second word is the backlog.
             4 => socket.backlog = word(value, 4)?,
             6 => socket.shutdown = *value.first()?,

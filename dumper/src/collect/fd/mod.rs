@@ -10,6 +10,7 @@ pub mod event;
 pub mod fdinfo;
 pub mod inet;
 pub mod multicast;
+pub mod outside;
 pub mod pipe;
 pub mod regular;
 pub mod socket;
@@ -26,7 +27,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -66,9 +67,12 @@ pub struct FdEntryFacts {
 /// An open file description.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// First process that has it, and its lowest descriptor there.
+    /// First process that has it, and its lowest descriptor there; of one that is only in a message, our
+    /// own duplicate.
     pub pid: i32,
     pub fd: i32,
+    /// The socket (process and descriptor) in which such a message waits.
+    pub on_the_way_to: Option<(i32, i32)>,
     /// What `/proc/PID/fd/N` links to.
     pub link: Vec<u8>,
     pub stat: FileStat,
@@ -182,6 +186,17 @@ struct Holder<'a> {
     pidfd: BorrowedFd<'a>,
 }
 
+/// A descriptor that was found in a message.
+struct InFlight {
+    ours: OwnedFd,
+    /// Process and descriptor of the socket where it waits.
+    to: (i32, i32),
+    description: usize,
+}
+
+/// Instead of a table, for those in flight.
+const NO_TABLE: usize = usize::MAX;
+
 /// What collectors of one kind need.
 pub struct Context<'a> {
     /// The first process of each table.
@@ -192,6 +207,8 @@ pub struct Context<'a> {
     by_fd: HashMap<(usize, i32), (usize, u64)>,
     /// Tables that have each description.
     tables_of: Vec<Vec<usize>>,
+    /// Descriptors in messages.
+    in_flight: Vec<InFlight>,
     files: Vec<Arc<File>>,
     unix: Option<diag::UnixTable>,
     defaults: socket::Defaults,
@@ -200,8 +217,19 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// A descriptor of ours for the target's open file description.
     pub fn duplicate(&self, probe: &Probe) -> Result<OwnedFd> {
-        sys::fd::pidfd_getfd(self.holders[probe.table].pidfd, probe.fd)
-            .with_context(|| format!("fd {}: pidfd_getfd", probe.fd))
+        if let Some(holder) = self.holders.get(probe.table) {
+            return sys::fd::pidfd_getfd(holder.pidfd, probe.fd)
+                .with_context(|| format!("fd {}: pidfd_getfd", probe.fd));
+        }
+        let ours = self.in_flight.iter().find(|f| f.ours.as_raw_fd() == probe.fd);
+        Ok(ours.context("no such descriptor in flight")?.ours.try_clone()?)
+    }
+
+    /// Notes a descriptor that waits in a message for the socket of `probe`; its index, which
+    /// [`describe_in_flight`] replaces by that of its description.
+    pub fn in_flight(&mut self, probe: &Probe, ours: OwnedFd) -> usize {
+        self.in_flight.push(InFlight { ours, to: (probe.pid, probe.fd), description: 0 });
+        self.in_flight.len() - 1
     }
 
     /// Description, process and inode behind a number, in each of the tables that have `description`.
@@ -298,6 +326,7 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
         first: firsts.iter().map(|i| (probes[*i].pid, probes[*i].fd)).collect(),
         by_fd,
         tables_of,
+        in_flight: Vec::new(),
         files: Vec::new(),
         unix: None,
         defaults: socket::Defaults::default(),
@@ -306,12 +335,52 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
     for i in firsts {
         descriptions.push(describe(&mut cx, &probes[i])?);
     }
+    describe_in_flight(&mut cx, &mut descriptions)?;
+    let inside: Vec<i32> = targets.iter().map(Frozen::pid).collect();
+    outside::find(&mut descriptions, &inside);
     for (index, d) in descriptions.iter_mut().enumerate() {
         if let Detail::Epoll(targets) = &mut d.detail {
             event::resolve_targets(&cx, (index, d.pid, d.fd), targets);
         }
     }
     Ok(FdFacts { tables, descriptions, files: cx.files })
+}
+
+/// Identifies the descriptors in messages, among which sockets may be with messages of their own;
+/// what no process has open is a description of its own.
+fn describe_in_flight(cx: &mut Context<'_>, descriptions: &mut Vec<Description>) -> Result<()> {
+    let own = std::process::id() as i32;
+    let mut next = 0;
+    while let Some(InFlight { ours, to, .. }) = cx.in_flight.get(next) {
+        let (fd, to) = (ours.as_raw_fd(), *to);
+        let path = format!("/proc/self/fd/{fd}");
+        let stat = FileStat::of(&std::fs::metadata(&path).with_context(|| format!("stat {path}"))?);
+        let known = descriptions.iter().position(|d| {
+            (d.stat.dev, d.stat.ino) == (stat.dev, stat.ino)
+                && sys::fd::kcmp_file((own, fd), (d.pid, d.fd)).is_ok_and(Ordering::is_eq)
+        });
+        cx.in_flight[next].description = match known {
+            Some(index) => index,
+            None => {
+                let link = std::fs::read_link(&path).with_context(|| format!("read link {path}"))?;
+                let link = link.as_os_str().as_bytes().to_vec();
+                let info = read_fdinfo(own, fd)?;
+                let d = describe(cx, &Probe { table: NO_TABLE, pid: own, fd, link, info, stat })?;
+                descriptions.push(Description { on_the_way_to: Some(to), ..d });
+                cx.first.push((own, fd));
+                cx.tables_of.push(Vec::new());
+                descriptions.len() - 1
+            }
+        };
+        next += 1;
+    }
+    for d in descriptions {
+        if let Detail::Unix(u) = &mut d.detail {
+            let fds = u.queue.iter_mut().flat_map(|m| &mut m.fds);
+            fds.for_each(|fd| *fd = cx.in_flight[*fd].description);
+        }
+    }
+    Ok(())
 }
 
 /// The distinct tables, each with the processes that use it.
@@ -411,7 +480,7 @@ fn describe(cx: &mut Context<'_>, probe: &Probe) -> Result<Description> {
         Err(e) => (Detail::Failed(format!("{e:#}")), ((0, 0), 0)),
     };
     let Probe { pid, fd, link, info, stat, .. } = probe.clone();
-    Ok(Description { pid, fd, link, stat, info, owner, signal, detail })
+    Ok(Description { pid, fd, on_the_way_to: None, link, stat, info, owner, signal, detail })
 }
 
 /// F_GETSIG, which libc does not name.

@@ -1,5 +1,6 @@
 //! Pipes and FIFOs.
 
+use super::outside::Outside;
 use super::{Context, Detail, Probe};
 use crate::sys;
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +16,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// No process has the opposite end open (of a read end: no writer, of a write end: no reader).
     pub other_end_closed: bool,
+    /// Who has the opposite end, when that is outside.
+    pub outside: Vec<Outside>,
     /// What waits in it; only in a read end's facts.
     pub data: Option<PipeData>,
 }
@@ -42,7 +45,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         _ => Some(data(ours.as_fd(), capacity).with_context(|| format!("fd {}: pipe contents", probe.fd))?),
     };
     let named = !probe.link.starts_with(b"pipe:[");
-    Ok(Detail::Pipe(PipeFacts { capacity, named, other_end_closed, data }))
+    Ok(Detail::Pipe(PipeFacts { capacity, named, other_end_closed, outside: Vec::new(), data }))
 }
 
 fn data(from: BorrowedFd<'_>, capacity: u32) -> Result<PipeData> {

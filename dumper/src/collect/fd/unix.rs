@@ -1,6 +1,7 @@
 //! Unix sockets.
 
 use super::diag::UnixDiag;
+use super::outside::Outside;
 use super::regular::NameState;
 use super::socket::{self, OptionFacts};
 use super::{Context, Detail, Probe};
@@ -23,20 +24,34 @@ pub struct UnixFacts {
     pub file: Option<SocketFile>,
     pub listening: bool,
     pub backlog: u32,
-    /// Connections not accepted yet.
-    pub waiting: usize,
+    /// Inodes of the clients whose connections were not accepted yet, oldest first.
+    pub waiting: Vec<u64>,
+    /// Sent, and not yet received by the other end (not exactly in bytes).
+    pub unreceived: usize,
     pub peer: Peer,
+    /// Who has the other end, when that is outside.
+    pub outside: Vec<Outside>,
     /// SO_PEERCRED: process that made the other end; 0 for none.
     pub peer_pid: i32,
     /// Name of the peer.
     pub remote: Vec<u8>,
     /// SHUT_RD = 1, SHUT_WR = 2 bits.
     pub shutdown: u8,
-    /// What waits to be read, oldest first; one message for a stream.
-    pub queue: Vec<Vec<u8>>,
+    /// What waits to be read, oldest first; a stream is cut where descriptors come along.
+    pub queue: Vec<Queued>,
     /// Something in the queue that cannot be saved.
     pub queue_problem: Option<String>,
     pub options: Vec<OptionFacts>,
+}
+
+/// A message that waits to be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    pub bytes: Vec<u8>,
+    /// Name of the datagram socket that sent it; empty for none.
+    pub from: Vec<u8>,
+    /// Descriptors that it carries: indices in [`super::FdFacts::descriptions`].
+    pub fds: Vec<usize>,
 }
 
 /// The other end of a connection.
@@ -47,6 +62,8 @@ pub enum Peer {
     Socket(u64),
     /// It has been closed.
     Gone,
+    /// Not accepted yet by the listening socket of that inode.
+    Waiting(u64),
     /// Connected, but this kernel does not tell to what.
     Unknown,
 }
@@ -73,7 +90,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let known = table.get(probe.stat.ino);
     let peer = match (known, &remote) {
         (Some(d), _) if !listening => match d.peer {
-            Some(0) => Peer::Gone,
+            Some(0) => table.listener_of(probe.stat.ino).map_or(Peer::Gone, Peer::Waiting),
             Some(ino) => Peer::Socket(ino),
             None => Peer::None,
         },
@@ -86,7 +103,8 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     };
     let file = socket_file(probe.pid, &name, known.file_ino);
     let (queue, queue_problem) =
-        if listening { Default::default() } else { queue(fd, kind, known.shutdown & 1 != 0)? };
+        if listening { Default::default() } else { queue(cx, probe, fd, (kind, known.shutdown & 1 != 0))? };
+    let unreceived = sys::fd::unreceived_bytes(fd).unwrap_or(0);
     Ok(Detail::Unix(UnixFacts {
         kind,
         ino: probe.stat.ino,
@@ -95,7 +113,9 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         listening,
         backlog: known.backlog,
         waiting: known.waiting,
+        unreceived,
         peer,
+        outside: Vec::new(),
         // The first word of `struct ucred`.
         peer_pid: option_int(fd, libc::SOL_SOCKET, libc::SO_PEERCRED).unwrap_or(0),
         remote: remote.map(|r| path_in(&r)).unwrap_or_default(),
@@ -155,58 +175,89 @@ fn socket_file(pid: i32, name: &[u8], ino: Option<u64>) -> Option<SocketFile> {
 /// Longest message that is expected in a queue, in bytes (net.core.wmem_max is 212992 by default).
 const LONGEST: usize = 4 << 20;
 
-type Queue = (Vec<Vec<u8>>, Option<String>);
+type Queue = (Vec<Queued>, Option<String>);
 
 /// What waits to be read, left where it is.
-fn queue(fd: BorrowedFd<'_>, kind: i32, read_closed: bool) -> Result<Queue> {
-    if kind == libc::SOCK_STREAM {
-        let total = sys::fd::readable_bytes(fd)?;
-        return if total == 0 { Ok(Queue::default()) } else { stream_queue(fd, total) };
-    }
-    if sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN == 0 {
+fn queue(
+    cx: &mut Context<'_>,
+    probe: &Probe,
+    fd: BorrowedFd<'_>,
+    (kind, read_closed): (i32, bool),
+) -> Result<Queue> {
+    let stream = kind == libc::SOCK_STREAM;
+    let waits = if stream {
+        sys::fd::readable_bytes(fd)? > 0
+    } else {
+        sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN != 0
+    };
+    if !waits {
         return Ok(Queue::default());
     }
+    let mut walk = PeekWalk::start(fd)?;
+    let peeked = if stream { stream_parts(&mut walk)? } else { messages(&walk, read_closed)? };
+    drop(walk);
+    let mut queue = Queue::default();
+    for message in peeked {
+        if message.truncated {
+            queue.1 = Some("more descriptors in flight (SCM_RIGHTS) than can be open here".into());
+        }
+        let fds = message.descriptors.into_iter().map(|fd| cx.in_flight(probe, fd)).collect();
+        // The sender of a connection is its other end.
+        let from = if kind == libc::SOCK_DGRAM { path_in(&message.from) } else { Vec::new() };
+        queue.0.push(Queued { bytes: message.bytes, from, fds });
+    }
+    Ok(queue)
+}
+
+fn messages(walk: &PeekWalk<'_>, read_closed: bool) -> Result<Vec<Peeked>> {
     let mut messages = Vec::new();
-    let mut problem = None;
-    let walk = PeekWalk::start(fd)?;
-    while let Some(message) = peek(fd, LONGEST)? {
+    while let Some(message) = peek(walk.fd(), LONGEST)? {
         if message.bytes.is_empty() && read_closed {
             break;
         }
-        problem = problem.or(trouble(&message, kind));
-        messages.push(message.bytes);
+        messages.push(message);
     }
-    drop(walk);
-    Ok((messages, problem))
+    Ok(messages)
 }
 
-fn stream_queue(fd: BorrowedFd<'_>, total: usize) -> Result<Queue> {
-    let Some(first) = peek(fd, total)? else { return Ok(Queue::default()) };
-    let mut problem = trouble(&first, libc::SOCK_STREAM);
-    let mut bytes = first.bytes;
-    if bytes.len() < total {
-        // A peek ends where the sender, or descriptors sent along, change.
-        bytes.clear();
-        let _walk = PeekWalk::start(fd)?;
-        while bytes.len() < total
-            && let Some(part) = peek(fd, total - bytes.len())?
-            && !part.bytes.is_empty()
-        {
-            problem = problem.or(trouble(&part, libc::SOCK_STREAM));
-            bytes.extend_from_slice(&part.bytes);
+/// A stream in parts, each with the descriptors that come with its first byte.
+fn stream_parts(walk: &mut PeekWalk<'_>) -> Result<Vec<Peeked>> {
+    let total = sys::fd::readable_bytes(walk.fd())?;
+    let mut parts: Vec<Peeked> = Vec::new();
+    let mut done = 0;
+    while done < total {
+        walk.seek(done)?;
+        // A peek ends where the sender changes, and behind descriptors.
+        let Some(part) = peek(walk.fd(), total - done)?.filter(|p| !p.bytes.is_empty()) else { break };
+        let len = part.bytes.len();
+        let plain =
+            if part.descriptors.is_empty() { len } else { bytes_before_descriptors(walk, done, len)? };
+        done += len;
+        let (before, behind) = part.bytes.split_at(plain);
+        if !before.is_empty() {
+            match parts.last_mut().filter(|p| p.descriptors.is_empty()) {
+                Some(last) => last.bytes.extend_from_slice(before),
+                None => parts.push(Peeked { bytes: before.to_vec(), ..Peeked::default() }),
+            }
+        }
+        if !behind.is_empty() {
+            parts.push(Peeked { bytes: behind.to_vec(), ..part });
         }
     }
-    ensure!(bytes.len() == total, "only {} of {total} queued bytes can be read", bytes.len());
-    Ok((vec![bytes], problem))
+    ensure!(done == total, "only {done} of {total} queued bytes can be read");
+    Ok(parts)
 }
 
-fn trouble(message: &Peeked, kind: i32) -> Option<String> {
-    if message.has_descriptors {
-        return Some("descriptors in flight (SCM_RIGHTS)".into());
+/// How many of the `len` bytes at `start` can be read without getting descriptors.
+fn bytes_before_descriptors(walk: &mut PeekWalk<'_>, start: usize, len: usize) -> Result<usize> {
+    let (mut without, mut with) = (0, len);
+    while with - without > 1 {
+        let middle = without.midpoint(with);
+        walk.seek(start)?;
+        let has = peek(walk.fd(), middle)?.is_some_and(|p| !p.descriptors.is_empty() || p.truncated);
+        *(if has { &mut with } else { &mut without }) = middle;
     }
-    // `sun_family` alone: an unnamed sender. The sender of a connection is its other end.
-    let named = kind == libc::SOCK_DGRAM && message.from.len() > 2;
-    named.then(|| format!("a datagram from {}", name_text(&path_in(&message.from))))
+    Ok(without)
 }
 
 /// A socket name for messages.

@@ -21,6 +21,7 @@ use ckpt_format::fd::regular::Inherited;
 use ckpt_format::fd::{lock_kind, object_flags};
 use ckpt_format::*;
 use std::collections::HashMap;
+use zerocopy::IntoBytes;
 
 /// Descriptors 0 to 2: those that the caller provides.
 const STDIO: std::ops::RangeInclusive<i32> = 0..=2;
@@ -104,21 +105,24 @@ impl<'a> Planner<'a> {
 
     /// A descriptor, for messages.
     fn name(&self, d: &Description) -> String {
-        format!("fd {} ({})", d.fd, d.link_text())
+        match d.on_the_way_to {
+            None => format!("fd {} ({})", d.fd, d.link_text()),
+            Some((_, socket)) => format!("descriptor ({}) in a message for fd {socket}", d.link_text()),
+        }
     }
 
     fn refuse(&mut self, d: &Description, what: impl Into<String>, remedy: impl Into<String>) {
-        self.b.refuse(d.pid, what, remedy);
+        self.b.refuse(pid_of(d), what, remedy);
     }
 
     /// See [`Builder::loss`].
     fn loss(&mut self, kind: &'static str, d: &Description, text: impl Into<String>) {
-        self.b.loss(kind, d.pid, text);
+        self.b.loss(kind, pid_of(d), text);
     }
 
     /// See [`Builder::note`].
     fn note(&mut self, kind: &str, d: &Description, text: &str) {
-        self.b.note(kind, d.pid, text);
+        self.b.note(kind, pid_of(d), text);
     }
 
     /// Index of the object that stands for a description.
@@ -199,7 +203,13 @@ impl<'a> Planner<'a> {
 
     /// Locks that belong to the description; [`Self::posix_locks`] adds the others.
     fn locks(&mut self, index: usize, d: &Description) {
-        let table = self.held[index].first().map_or(0, |(table, _)| *table);
+        let Some((table, _)) = self.held[index].first().copied() else {
+            if !d.info.locks.is_empty() {
+                let what = format!("{}: a file lock that no process can take again", self.name(d));
+                self.refuse(d, what, "let the program receive it before the dump");
+            }
+            return;
+        };
         for lock in &d.info.locks {
             let kind = match lock.kind.as_str() {
                 "FLOCK" => lock_kind::FLOCK,
@@ -266,13 +276,34 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// The process that a message about a description names.
+fn pid_of(d: &Description) -> i32 {
+    d.on_the_way_to.map_or(d.pid, |(pid, _)| pid)
+}
+
+/// A message, with the objects that it carries and the one that sent it.
+struct Sent<'a> {
+    bytes: &'a [u8],
+    objects: Vec<u32>,
+    from: u32,
+}
+
+impl<'a> Sent<'a> {
+    fn plain(bytes: &'a [u8]) -> Self {
+        Self { bytes, objects: Vec::new(), from: NONE }
+    }
+}
+
 /// Messages as [`Object::queue`] holds them.
-fn queue(b: &mut Builder, messages: &[Vec<u8>]) -> Span {
+fn queue<'a>(b: &mut Builder, messages: impl Iterator<Item = Sent<'a>>) -> Span {
     let mut bytes = Vec::new();
     for m in messages {
-        bytes.extend_from_slice(&(m.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(m);
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let (len, fds) = (m.bytes.len() as u32, m.objects.len() as u32);
+        bytes.extend_from_slice(fd::Message { len, fds, from: m.from, reserved: 0 }.as_bytes());
+        for part in [m.objects.as_bytes(), m.bytes] {
+            bytes.extend_from_slice(part);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
     }
     b.blob(&bytes)
 }

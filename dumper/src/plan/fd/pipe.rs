@@ -1,6 +1,7 @@
 //! Pipes and FIFOs.
 
-use super::{Planner, queue, regular};
+use super::{Planner, Sent, queue, regular};
+use crate::collect::fd::outside::in_words;
 use crate::collect::fd::pipe::{PipeData, PipeFacts};
 use crate::collect::fd::{Description, Detail, FdFacts, path_of};
 use ckpt_format::fd::pipe::{Pipe, pipe_flags};
@@ -40,10 +41,12 @@ pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object>
             lost_input(p, d, &ends);
             return Some(p.inherit(&numbers, index, NONE));
         }
+        let kind = if ends[0].2.named { "FIFO" } else { "pipe" };
+        let other = ends.iter().map(|(_, _, facts)| &facts.outside).find(|o| !o.is_empty());
+        let other = in_words(other.map_or(&[], Vec::as_slice));
         let text = format!(
-            "{}: the other end of this {} is outside; after restore it is closed",
-            p.name(d),
-            if ends[0].2.named { "FIFO" } else { "pipe" }
+            "{}: the other end of this {kind} is outside: {other}; after restore it is closed",
+            p.name(d)
         );
         p.loss("pipe-outside", d, text);
     }
@@ -77,6 +80,6 @@ fn add_pipe(p: &mut Planner<'_>, ends: &[(usize, &Description, &PipeFacts)]) -> 
     let packets = (direct || data.messages.len() > 1) && data.messages.iter().all(|m| m.len() <= PIPE_BUF);
     let flags = if packets { pipe_flags::PACKETS } else { 0 };
     let payload = p.b.payload(&Pipe { capacity: facts.capacity, file, ino: d.stat.ino, flags, reserved: 0 });
-    let queue = queue(p.b, &data.messages);
+    let queue = queue(p.b, data.messages.iter().map(|m| Sent::plain(m)));
     p.add(Object { kind: ObjectKind::Pipe as u32, payload, queue, inner: NONE, ..Object::default() })
 }

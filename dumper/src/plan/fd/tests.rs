@@ -10,7 +10,17 @@ use crate::plan::Options;
 fn description(fd: i32, link: &str, flags: &str, ino: u64, detail: Detail) -> Description {
     let info = FdInfo::parse(&format!("pos:\t0\nflags:\t{flags}\n")).unwrap();
     let stat = FileStat { ino, ..FileStat::default() };
-    Description { pid: 77, fd, link: link.into(), stat, info, owner: (0, 0), signal: 0, detail }
+    Description {
+        pid: 77,
+        fd,
+        on_the_way_to: None,
+        link: link.into(),
+        stat,
+        info,
+        owner: (0, 0),
+        signal: 0,
+        detail,
+    }
 }
 
 fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> Facts {
@@ -35,7 +45,7 @@ fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> Facts {
 
 fn pipe(data: Option<&[u8]>, other_end_closed: bool) -> Detail {
     let data = data.map(|d| PipeData { messages: vec![d.to_vec()] });
-    Detail::Pipe(PipeFacts { capacity: 65536, named: false, other_end_closed, data })
+    Detail::Pipe(PipeFacts { capacity: 65536, named: false, other_end_closed, outside: Vec::new(), data })
 }
 
 #[test]
@@ -52,7 +62,7 @@ fn both_ends_share_one_pipe() {
     assert!(b.obstacles.is_empty(), "{:?}", b.obstacles);
     let o = &b.tables.objects;
     assert_eq!((o.len(), o[0].inner, o[1].inner), (3, 2, 2));
-    assert_eq!((o[2].kind, o[2].queue.len), (ObjectKind::Pipe as u32, 16));
+    assert_eq!((o[2].kind, o[2].queue.len), (ObjectKind::Pipe as u32, 24));
 }
 
 #[test]

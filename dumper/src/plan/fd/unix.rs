@@ -1,11 +1,12 @@
 //! Unix sockets.
 
-use super::{Planner, queue, socket};
+use super::{Planner, Sent, queue, socket};
+use crate::collect::fd::outside::in_words;
 use crate::collect::fd::regular::NameState;
 use crate::collect::fd::unix::{Peer, UnixFacts, name_text};
 use crate::collect::fd::{Description, Detail, FdFacts};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
-use ckpt_format::{NONE, Object, ObjectKind};
+use ckpt_format::{NONE, Object, ObjectKind, Span};
 use std::collections::HashMap;
 
 /// What becomes of the connection of a socket.
@@ -14,6 +15,8 @@ enum Link {
     Listening,
     /// To the description of that index.
     Inside(usize),
+    /// To the listening description of that index, as the n-th that waits there.
+    Waiting(usize, u32),
     /// A datagram socket, to a name.
     Named,
     Broken,
@@ -35,25 +38,31 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &UnixFa
         if !stdio.is_empty() {
             return Some(p.inherit(&stdio, index, NONE));
         }
-        let to =
-            if facts.remote.is_empty() { String::new() } else { format!(" ({})", name_text(&facts.remote)) };
+        let named =
+            if facts.remote.is_empty() { String::new() } else { format!(" by {}", name_text(&facts.remote)) };
+        let other = if let Peer::Socket(_) = facts.peer { in_words(&facts.outside) } else { String::new() };
         let text = format!(
-            "{}: a unix socket connected to another process{to}; after restore the other end is closed",
+            "{}: a unix socket connected to another process{named}: {other}; \
+             after restore the other end is closed",
             p.name(d)
         );
         p.loss("unix-outside", d, text);
         return Some(record(p, d, facts, &Link::Broken));
     };
+    if let (Link::Waiting(..), 1..) = (&link, facts.unreceived) {
+        let what = format!("{}: what it has sent waits in a connection not accepted yet, unseen", p.name(d));
+        p.refuse(d, what, "let the program accept it before the dump");
+    }
     if let Some(problem) = &facts.queue_problem {
         let what = format!("{}: {problem} waits to be received", p.name(d));
         p.refuse(d, what, "let the program receive it before the dump");
     }
-    if facts.waiting > 0 {
+    let strangers = facts.waiting.iter().filter(|ino| at(p, **ino).is_none()).count();
+    if strangers > 0 {
         let text = format!(
-            "fd {} (unix, listening on {}): {} connection(s) not accepted yet",
-            d.fd,
+            "{} (unix, listening on {}): {strangers} connection(s) from outside, not accepted yet",
+            p.name(d),
             name_text(&facts.name),
-            facts.waiting
         );
         p.loss("unix-outside", d, text);
     }
@@ -69,6 +78,11 @@ fn link(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<Link> {
     match facts.peer {
         Peer::None => Some(Link::None),
         Peer::Gone => Some(Link::Broken),
+        Peer::Waiting(listener) => {
+            let (listener, facts_there) = at(p, listener)?;
+            let order = facts_there.waiting.iter().position(|ino| *ino == facts.ino)?;
+            Some(Link::Waiting(listener, order as u32))
+        }
         Peer::Socket(ino) => match at(p, ino) {
             Some((other, u)) if !dgram || u.peer == Peer::Socket(facts.ino) => {
                 Some(if other == index { Link::Named } else { Link::Inside(other) })
@@ -126,6 +140,7 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
         Link::Listening => socket_state::LISTENING,
         Link::Inside(_) | Link::Named => socket_state::CONNECTED,
         Link::Broken => socket_state::BROKEN,
+        Link::Waiting(..) => socket_state::WAITING,
     };
     let mut shutdown = u32::from(facts.shutdown);
     if facts.peer == Peer::Unknown
@@ -138,7 +153,11 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
     let mut r = UnixSocket {
         kind: facts.kind as u32,
         state,
-        peer: if let Link::Inside(other) = link { p.object_of(*other) } else { NONE },
+        peer: match link {
+            Link::Inside(other) | Link::Waiting(other, _) => p.object_of(*other),
+            _ => NONE,
+        },
+        order: if let Link::Waiting(_, order) = link { *order } else { 0 },
         // Where the kernel does not tell, the largest that it allows by default (somaxconn).
         backlog: if facts.backlog == 0 && matches!(link, Link::Listening) { 4096 } else { facts.backlog },
         options: socket::options(p, &facts.options),
@@ -153,8 +172,28 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
         r.remote = p.b.blob(&facts.remote);
     }
     let payload = p.b.payload(&r);
-    let queue = queue(p.b, &facts.queue);
+    let queue = messages(p, d, facts);
     Object { kind: ObjectKind::UnixSocket as u32, payload, queue, inner: NONE, ..Object::default() }
+}
+
+/// What waits to be read.
+fn messages(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts) -> Span {
+    let mut sent = Vec::with_capacity(facts.queue.len());
+    for m in &facts.queue {
+        let sender = find(p, |u| u.name == m.from && u.kind == libc::SOCK_DGRAM).map(|(i, _)| i);
+        if sender.is_none() && !m.from.is_empty() {
+            let what = format!(
+                "{}: a datagram from {}, outside, waits to be received",
+                p.name(d),
+                name_text(&m.from)
+            );
+            p.refuse(d, what, "let the program receive it before the dump");
+        }
+        let from = sender.filter(|_| !m.from.is_empty()).map_or(NONE, |i| p.object_of(i));
+        let objects = m.fds.iter().map(|i| p.object_of(*i)).collect();
+        sent.push(Sent { bytes: &m.bytes, objects, from });
+    }
+    queue(p.b, sent.into_iter())
 }
 
 /// A socket that accept(2) returned shows the name of its listener, which only a connection made

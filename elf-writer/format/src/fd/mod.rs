@@ -39,18 +39,22 @@ crate::records! {
         pub offset: u64,
         /// Record of its kind.
         pub payload: Span,
-        /// What waits in it to be read, oldest first: [`Message`]s, each followed by its bytes padded
-        /// to a multiple of 8.
+        /// What waits in it to be read, oldest first: [`Message`]s, each followed by its objects and its
+        /// bytes, both padded to a multiple of 8.
         pub queue: Span,
         /// The object below this one, if its kind says so, else NONE.
         pub inner: u32,
         pub reserved: u32,
     }
 
-    /// One message of a queue (a byte stream is a single one).
-    pub struct Message[8] {
+    /// One message of a queue. A byte stream is a single one, or several where descriptors came along.
+    pub struct Message[16] {
         /// Length in bytes; may be 0.
         pub len: u32,
+        /// Descriptors that it carries (SCM_RIGHTS): so many objects (u32) follow.
+        pub fds: u32,
+        /// Datagram socket that sent it, whose name the receiver sees; else NONE.
+        pub from: u32,
         pub reserved: u32,
     }
 

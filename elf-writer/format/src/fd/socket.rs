@@ -34,7 +34,8 @@ crate::records! {
         pub dir: Span,
         /// Name of the other end, outside the image, that a datagram socket is connected to.
         pub remote: Span,
-        /// Object of the other end of a pair or connection inside the image, or NONE.
+        /// Object of the other end of a pair or connection inside the image, of the listening socket when
+        /// WAITING, or NONE.
         pub peer: u32,
         pub backlog: u32,
         pub options: Span,
@@ -42,7 +43,8 @@ crate::records! {
         pub ino: u64,
         /// SHUT_RD = 1, SHUT_WR = 2 bits.
         pub shutdown: u32,
-        pub reserved: u32,
+        /// Place among the connections that wait at `peer`, when WAITING.
+        pub order: u32,
         /// Mode, owner of the socket file.
         pub mode: u32,
         pub uid: u32,
@@ -73,6 +75,8 @@ pub mod socket_state {
     pub const BROKEN: u32 = 4;
     /// TCP, over and read to the end: end of file on reading, EPIPE on writing.
     pub const CLOSED: u32 = 5;
+    /// Unix: connected to the listening `peer`, which has not accepted it yet.
+    pub const WAITING: u32 = 6;
 }
 
 /// Bits of [`UnixSocket::flags`].
