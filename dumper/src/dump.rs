@@ -4,7 +4,7 @@ use crate::collect::{self, Facts};
 use crate::contents::Contents;
 use crate::error::{Failure, Obstacle};
 use crate::plan::{self, Options};
-use crate::ptrace::{Fate, Frozen};
+use crate::ptrace::{Fate, FrozenTree};
 use crate::sys::signals;
 use crate::{failpoint, preflight, report};
 use anyhow::{Context, Result, anyhow};
@@ -50,6 +50,7 @@ pub struct Outcome {
 /// One accepted loss.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Loss {
+    pub pid: i32,
     pub kind: String,
     pub text: String,
 }
@@ -100,12 +101,21 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let image = request.output.map(create).transpose()?;
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
-    let tracees = preflight::tracees(request.pid);
+    let traced = preflight::traced();
+    let whole = !request.options.allow.contains("children");
 
-    let mut frozen = Frozen::freeze(request.pid)?;
-    report::info(|| format!("PID {} ({name}): {} threads stopped", request.pid, frozen.tids().len()));
+    let mut frozen = FrozenTree::freeze(request.pid, whole)?;
+    report::info(|| {
+        let (live, threads, zombies) = (frozen.live.len(), frozen.thread_count(), frozen.zombies.len());
+        format!(
+            "PID {} ({name}): {live} processes, {threads} threads stopped, {zombies} zombies",
+            request.pid
+        )
+    });
     let mut facts = collect::collect(&mut frozen)?;
-    facts.obstacles.extend(tracees);
+    for member in &frozen.live {
+        facts.obstacles.extend(preflight::tracees(member.pid(), &member.tids(), &traced));
+    }
     failpoint::hit("after-collect")?;
     stop_requested()?;
     let plan = plan::plan(&facts, &stub, request.options.clone()).map_err(Refusal::Obstacles)?;
@@ -151,7 +161,7 @@ fn write(
     progress: Progress<'_>,
 ) -> Result<PendingImage> {
     let task = facts.tasks.first().context("no task")?;
-    let mut contents = Contents::new(facts.fds.files.clone(), task.mm.handles.clone());
+    let mut contents = Contents::new(facts.fds.files.clone(), facts.mapped_files.clone());
     let total: u64 = plan.tables.extents.iter().map(|e| e.len).sum();
     let mut failed = None;
     let mut on_progress = |done: u64| {
@@ -221,7 +231,7 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         pid: request.pid,
         program: facts.tasks.first().map(|t| t.process.name.clone()).unwrap_or_default(),
         image: request.output.map(|p| p.display().to_string()),
-        tasks: t.tasks.len(),
+        tasks: t.tasks.iter().filter(|t| t.flags & ckpt_format::task::task_flags::HELPER == 0).count(),
         threads: t.threads.len(),
         vmas: t.vmas.len(),
         descriptors: t.fds.len(),
@@ -230,6 +240,10 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         embedded_bytes: 0,
         pause: Duration::ZERO,
         total: Duration::ZERO,
-        losses: t.losses.iter().map(|l| Loss { kind: text(l.kind), text: text(l.text) }).collect(),
+        losses: t
+            .losses
+            .iter()
+            .map(|l| Loss { pid: l.pid, kind: text(l.kind), text: text(l.text) })
+            .collect(),
     }
 }

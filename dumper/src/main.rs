@@ -66,7 +66,7 @@ fn succeeded(cli: &Cli, outcome: &Outcome) {
     for loss in &outcome.losses {
         let asked = ALLOW_KINDS.iter().any(|(kind, _)| *kind == loss.kind);
         let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
-        eprintln!("ckpt-dump: PID {} {}; not in the image{option}", outcome.pid, loss.text);
+        eprintln!("ckpt-dump: PID {} {}; not in the image{option}", loss.pid, loss.text);
     }
     if cli.json {
         println!("{}", serde_json::to_string(outcome).unwrap_or_default());

@@ -62,26 +62,28 @@ pub fn is_gone(pid: i32) -> bool {
         || killed("ShdPnd")
 }
 
-/// A debugger's hold on others is not part of any image: each process that this one traces.
+/// Every process that is being traced, and the thread that traces it.
 #[must_use]
-pub fn tracees(pid: i32) -> Vec<Obstacle> {
-    let numbers = |path: &str| -> Vec<i32> {
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+pub fn traced() -> Vec<(i32, i32)> {
+    let tracer_of = |pid: i32| {
+        let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
+        let tracer = proc::field(&status, "TracerPid")?.parse().ok()?;
+        (tracer != 0).then_some((pid, tracer))
     };
-    let tids = numbers(&format!("/proc/{pid}/task"));
-    let traced_by_it = |other: &i32| {
-        let status = proc::read(&format!("/proc/{other}/status")).unwrap_or_default();
-        proc::field(&status, "TracerPid").and_then(|t| t.parse().ok()).is_some_and(|t: i32| tids.contains(&t))
-    };
-    let traced = numbers("/proc").into_iter().filter(traced_by_it);
-    traced
-        .map(|other| Obstacle {
-            pid,
-            what: format!("ptrace: it traces PID {other} ({})", proc::name(other)),
-            remedy: "let it detach first".into(),
-        })
-        .collect()
+    proc::processes().filter_map(tracer_of).collect()
+}
+
+/// A debugger's hold on others is not part of any image: those of `traced` that the process `pid` with
+/// these threads traces.
+#[must_use]
+pub fn tracees(pid: i32, tids: &[i32], traced: &[(i32, i32)]) -> Vec<Obstacle> {
+    let its = traced.iter().filter(|(_, tracer)| tids.contains(tracer));
+    its.map(|(other, _)| Obstacle {
+        pid,
+        what: format!("ptrace: it traces PID {other} ({})", proc::name(*other)),
+        remedy: "let it detach first".into(),
+    })
+    .collect()
 }
 
 /// Explains why PTRACE_SEIZE failed.

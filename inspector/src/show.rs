@@ -22,12 +22,28 @@ pub fn header(out: &mut impl Write, image: &Image) -> Result<()> {
 
 /// One process: identity, threads, memory, descriptors.
 pub fn task(out: &mut impl Write, image: &Image, t: &Task, all_vmas: bool) -> Result<()> {
-    let state = match t.flags {
-        f if f & task_flags::ZOMBIE != 0 => ", zombie",
-        f if f & task_flags::STOPPED != 0 => ", stopped",
-        _ => "",
-    };
+    let names = [
+        (task_flags::HELPER, "helper"),
+        (task_flags::ZOMBIE, "zombie"),
+        (task_flags::STOPPED, "stopped"),
+        (task_flags::STOP_REPORTED, "its parent knows"),
+        (task_flags::CHILD_SUBREAPER, "subreaper"),
+        (task_flags::ADOPTS, "adopts"),
+        (task_flags::BEFORE_SETSID, "made before setsid"),
+        (task_flags::PGRP_OF_CALLER, "group of the caller"),
+        (task_flags::SESSION_OF_CALLER, "session of the caller"),
+    ];
+    let state: String =
+        names.iter().filter(|(bit, _)| t.flags & bit != 0).map(|(_, name)| format!(", {name}")).collect();
     writeln!(out, "\ntask {} (parent {}, group {}, session {}{state})", t.pid, t.ppid, t.pgid, t.sid)?;
+    if let Ok(creator) = Image::get(image.tasks, t.creator, "creator")
+        && creator.pid != t.ppid
+    {
+        writeln!(out, "  made by {}", creator.pid)?;
+    }
+    if t.flags & task_flags::ZOMBIE != 0 {
+        writeln!(out, "  wait status {:#x}", t.status)?;
+    }
     for thread in Image::slice(image.threads, t.threads, "threads")? {
         let name = String::from_utf8_lossy(&thread.name);
         let doing = match i64::from_le_bytes(thread.regs.orig_rax.to_le_bytes()) {

@@ -41,7 +41,6 @@ fn main() -> std::process::ExitCode {
         ("pidfd", "fd 44"),
         ("tcp", "fd 45"),
         ("scm_rights", "fd 4"),
-        ("child", "child"),
         ("shm", "shared memory"),
         ("inotify", "fd 49"),
         ("mqueue", "fd 40"),

@@ -10,8 +10,6 @@ use crate::ptrace::{Frozen, RemoteAddr};
 use anyhow::{Context, Result, anyhow};
 pub use files::MappedFile;
 pub use pagemap::Pages;
-use std::fs::File;
-use std::sync::Arc;
 
 /// What the kernel says about one address space.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +17,6 @@ pub struct MemoryFacts {
     /// All but the kernel's own (vDSO and its data, vsyscall), by address.
     pub vmas: Vec<VmaFacts>,
     pub files: Vec<MappedFile>,
-    /// Our handles for `files`.
-    pub handles: Vec<Arc<File>>,
     /// Index of the executable in `files`.
     pub exe: Option<usize>,
     pub vdso: VdsoFacts,
@@ -61,7 +57,7 @@ pub struct VdsoFacts {
 ///
 /// # Errors
 /// When a file below `/proc/PID` cannot be read, or the target died.
-pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
+pub fn collect(target: &mut Frozen, known: &mut files::Known) -> Result<MemoryFacts> {
     let pid = target.pid();
     target.scratch()?;
     let path = format!("/proc/{pid}/smaps");
@@ -79,13 +75,12 @@ pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
     facts.vdso.code = vec![0; facts.vdso.len as usize];
     target.read(RemoteAddr(facts.vdso.addr), &mut facts.vdso.code).context("reading the vDSO")?;
 
-    facts.sharers = sharers::collect(pid, &kept);
     let areas: Vec<pagemap::Area> = kept
         .iter()
         .map(|e| pagemap::Area { start: e.start, end: e.end, populated: e.rss + e.swap })
         .collect();
     let pages = pagemap::collect(pid, &areas)?;
-    let mut files = files::Files::new(pid);
+    let mut files = files::Files::new(pid, known);
     for entry in kept {
         let mut own = pages.within(entry.start, entry.end);
         if entry.shared {
@@ -103,7 +98,7 @@ pub fn collect(target: &mut Frozen) -> Result<MemoryFacts> {
         facts.vmas.push(VmaFacts { shown: entry, pages: own, file, resident });
     }
     facts.exe = files.exe();
-    (facts.files, facts.handles) = (files.found, files.handles);
+    facts.files = files.found;
 
     let path = format!("/proc/{pid}/auxv");
     facts.auxv = std::fs::read(&path).with_context(|| format!("reading {path}"))?;

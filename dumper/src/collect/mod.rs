@@ -4,6 +4,7 @@ pub mod cpu;
 pub mod creds;
 pub mod fd;
 pub mod host;
+pub mod kin;
 pub mod memory;
 pub mod proc;
 pub mod signals;
@@ -13,14 +14,18 @@ pub mod threads;
 pub mod timers;
 
 use crate::error::Obstacle;
-use crate::ptrace::Frozen;
+use crate::ptrace::{Frozen, FrozenTree};
+use crate::sys::process::{self, Shared};
 use anyhow::{Context, Result};
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
 pub use fd::FdFacts;
 pub use host::HostFacts;
+pub use kin::ZombieFacts;
 pub use memory::MemoryFacts;
 pub use signals::SignalFacts;
+use std::fs::File;
+use std::sync::Arc;
 pub use task::ProcessFacts;
 pub use threads::ThreadFacts;
 pub use timers::TimerFacts;
@@ -30,10 +35,16 @@ pub use timers::TimerFacts;
 pub struct Facts {
     pub host: HostFacts,
     pub cpu: CpuFacts,
-    /// The root of the tree first.
+    /// Those that live; the root of the tree first.
     pub tasks: Vec<TaskFacts>,
+    pub zombies: Vec<ZombieFacts>,
+    /// Leaders of sessions or process groups of the tree that live outside of it: id (as the tree sees
+    /// it) and name.
+    pub outside: Vec<(i32, String)>,
     /// Descriptors of all of them.
     pub fds: FdFacts,
+    /// Our handles for mapped files: [`memory::MappedFile::handle`] is an index.
+    pub mapped_files: Vec<Arc<File>>,
     /// What collectors could not observe at all and the plan must refuse.
     pub obstacles: Vec<Obstacle>,
 }
@@ -47,31 +58,79 @@ pub struct TaskFacts {
     pub threads: Vec<ThreadFacts>,
     pub signals: SignalFacts,
     pub timers: TimerFacts,
+    /// Of the first task that has this address space; nothing in the others.
     pub mm: MemoryFacts,
+    pub shares: Shares,
     /// Index in [`FdFacts::tables`].
     pub fds: usize,
+    /// It is stopped, and its parent has been told.
+    pub stop_reported: bool,
+    /// Position among the children of its parent.
+    pub rank: usize,
 }
 
-/// Observes a frozen process. If its state forbids running system calls in it, only that is told.
+/// With whom a task shares something: the index of the first task that has it, perhaps its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// CLONE_VM, CLONE_FS, CLONE_SIGHAND.
+    pub mm: usize,
+    pub fs: usize,
+    pub sighand: usize,
+}
+
+/// Observes a frozen tree. If the state of one forbids running system calls in it, only that is told.
 ///
 /// # Errors
-/// When the target died, or the kernel does not answer.
-pub fn collect(target: &mut Frozen) -> Result<Facts> {
+/// When a process died, or the kernel does not answer.
+pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
     let mut facts = Facts {
         host: host::collect().context("observing this machine")?,
         cpu: cpu::collect(),
-        obstacles: target.obstacles().to_vec(),
+        obstacles: tree.obstacles(),
         ..Facts::default()
     };
     if !facts.obstacles.is_empty() {
         return Ok(facts);
     }
+    let pids: Vec<i32> = tree.live.iter().map(Frozen::pid).collect();
+    let members: Vec<i32> = pids.iter().copied().chain(tree.zombies.iter().map(|z| z.pid)).collect();
+    let shared = |what| match process::sharing(&pids, what) {
+        Err(_) if pids.len() == 1 => Ok(vec![0]),
+        found => found.context("kcmp(2), to find what processes share"),
+    };
+    let (mm, fs, sighand) =
+        (shared(Shared::Memory)?, shared(Shared::Directories)?, shared(Shared::Handlers)?);
+    let mut known = memory::files::Known::default();
+    for (index, target) in tree.live.iter_mut().enumerate() {
+        let mut task = task(target, &members)?;
+        task.shares = Shares { mm: mm[index], fs: fs[index], sighand: sighand[index] };
+        if mm[index] == index {
+            let pid = target.pid();
+            task.mm = memory::collect(target, &mut known)
+                .with_context(|| format!("observing the memory of PID {pid}"))?;
+        }
+        facts.tasks.push(task);
+    }
+    facts.tasks.iter_mut().flat_map(|t| &mut t.mm.files).for_each(|f| known.complete(f));
+    facts.mapped_files = known.handles;
+    memory::sharers::collect(&mut facts.tasks);
+    facts.zombies = kin::collect(tree, &mut facts.tasks)?;
+    facts.outside = outside(&facts.tasks, &facts.zombies, &members);
+    facts.fds = fd::collect(&mut tree.live).context("observing descriptors")?;
+    for (index, table) in facts.fds.tables.iter().enumerate() {
+        table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
+    }
+    Ok(facts)
+}
+
+/// What is a process's own but memory and descriptors.
+fn task(target: &mut Frozen, members: &[i32]) -> Result<TaskFacts> {
     let pid = target.pid();
     // Before the queues, and again after them: see `TimerFacts::reconcile`.
     let before =
         timers::collect(target, |tid| tid).with_context(|| format!("observing the timers of PID {pid}"))?;
     let threads = threads::collect(target).with_context(|| format!("observing the threads of PID {pid}"))?;
-    let process = task::collect(target).with_context(|| format!("observing PID {pid}"))?;
+    let process = task::collect(target, members).with_context(|| format!("observing PID {pid}"))?;
     let signals = signals::collect(target).with_context(|| format!("observing the signals of PID {pid}"))?;
     let own_tid = |tid| threads.iter().find(|t| t.tid == tid).map_or(tid, |t| t.own_tid);
     let mut timers =
@@ -79,11 +138,20 @@ pub fn collect(target: &mut Frozen) -> Result<Facts> {
     let mut queues: Vec<_> = threads.iter().map(|t| &t.pending[..]).collect();
     queues.push(&signals.pending);
     timers.reconcile(&before, &queues);
-    facts.fds = fd::collect(std::slice::from_mut(target))
-        .with_context(|| format!("observing the descriptors of PID {pid}"))?;
-    let mm = memory::collect(target).with_context(|| format!("observing the memory of PID {pid}"))?;
-    facts.tasks.push(TaskFacts { pid, process, threads, signals, timers, mm, fds: 0 });
-    Ok(facts)
+    Ok(TaskFacts { pid, process, threads, signals, timers, ..TaskFacts::default() })
+}
+
+/// Living processes outside of the tree whose id is that of a process group or session inside.
+fn outside(tasks: &[TaskFacts], zombies: &[ZombieFacts], members: &[i32]) -> Vec<(i32, String)> {
+    let of_tasks = tasks.iter().map(|t| &t.process);
+    let ids = of_tasks.flat_map(|p| [(p.seen_pgid, p.pgid), (p.seen_sid, p.sid)]);
+    let of_zombies = zombies.iter().flat_map(|z| [(z.seen_pgid, z.pgid), (z.seen_sid, z.sid)]);
+    let mut found: Vec<(i32, i32)> =
+        ids.chain(of_zombies).filter(|(seen, _)| !members.contains(seen)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.retain(|(seen, _)| std::fs::exists(format!("/proc/{seen}/stat")).unwrap_or(false));
+    found.into_iter().map(|(seen, own)| (own, proc::name(seen))).collect()
 }
 
 /// Turns the result of a system call in the target into an error that says which it was.

@@ -1,4 +1,4 @@
-//! Parsers for files below `/proc`. Pure, but for [`read`] and [`name`].
+//! Parsers for files below `/proc`. Pure, but for the first few.
 
 use anyhow::{Context, Result};
 use std::ops::Range;
@@ -16,6 +16,19 @@ pub fn read(path: &str) -> Result<String> {
 #[must_use]
 pub fn name(pid: i32) -> String {
     read(&format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |s| s.trim_end().to_owned())
+}
+
+/// Ids of all processes.
+pub fn processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+/// Children of these threads of a process, zombies included: all that wait(2) could return.
+#[must_use]
+pub fn children(pid: i32, tids: &[i32]) -> Vec<i32> {
+    let lists = tids.iter().map(|tid| read(&format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default());
+    lists.flat_map(|l| l.split_whitespace().filter_map(|c| c.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Value of a `Key:\tvalue` line of `/proc/PID/status`.

@@ -46,6 +46,11 @@ pub fn namespaces(pid: i32, creds: &CredsFacts) -> Vec<String> {
     found
 }
 
+/// Whether two processes have different ids for the same process.
+pub fn other_pid_namespace(root: i32, pid: i32) -> bool {
+    differ(link(&root.to_string(), "pid"), link(&pid.to_string(), "pid"))
+}
+
 /// Whether the process sees its ids as we see them.
 fn same_ids(pid: i32, creds: &CredsFacts) -> bool {
     let identity = |map: &str, ids: &[u32]| {

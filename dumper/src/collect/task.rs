@@ -12,9 +12,12 @@ pub struct ProcessFacts {
     pub own_pid: i32,
     pub pgid: i32,
     pub sid: i32,
-    /// Parent and process group, as we see them.
+    /// Parent, process group and session, as we see them.
     pub ppid: i32,
     pub seen_pgid: i32,
+    pub seen_sid: i32,
+    /// It is in another pid namespace than the root of the tree.
+    pub other_pid_namespace: bool,
     /// Controlling terminal, as `/proc/PID/stat` encodes it (`new_encode_dev`); 0 for none.
     pub tty_nr: u32,
     /// Foreground process group of that terminal, -1 for none.
@@ -49,7 +52,7 @@ pub struct ProcessFacts {
     pub apart: Vec<(i32, String)>,
     /// Signal that stopped the process, when it was in a group stop.
     pub stopped_by: Option<i32>,
-    /// Living children, pid and name.
+    /// Children that are not in the image, pid and name.
     pub children: Vec<(i32, String)>,
     /// `comm` of the leader, and the arguments separated by spaces.
     pub name: String,
@@ -83,11 +86,11 @@ const PR_GET_MEMORY_MERGE: u64 = 68;
 const PR_TSC_SIGSEGV: u32 = 2;
 const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
 
-/// Observes the process.
+/// Observes the process, which is one of `members`.
 ///
 /// # Errors
 /// When the target died, or `/proc/PID` cannot be read.
-pub fn collect(target: &mut Frozen) -> Result<ProcessFacts> {
+pub fn collect(target: &mut Frozen, members: &[i32]) -> Result<ProcessFacts> {
     let pid = target.pid();
     let file = |name: &str| proc::read(&format!("/proc/{pid}/{name}"));
     let raw =
@@ -106,6 +109,10 @@ pub fn collect(target: &mut Frozen) -> Result<ProcessFacts> {
         sid: own("NSsid", stat.session),
         ppid: stat.ppid,
         seen_pgid: stat.pgrp,
+        seen_sid: stat.session,
+        other_pid_namespace: members
+            .first()
+            .is_some_and(|root| surroundings::other_pid_namespace(*root, pid)),
         tty_nr: stat.tty_nr,
         tty_pgrp: stat.tpgid,
         exit_signal: stat.exit_signal,
@@ -118,7 +125,7 @@ pub fn collect(target: &mut Frozen) -> Result<ProcessFacts> {
         rlimits: proc::limits(&file("limits")?),
         oom_score_adj: file("oom_score_adj")?.trim().parse().unwrap_or(0),
         stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
-        children: children(target),
+        children: children_outside(target, members),
         namespaces: surroundings::namespaces(pid, &creds::parse(&status)),
         apart: surroundings::apart(pid, &target.tids()),
         name: stat.comm.clone(),
@@ -174,14 +181,9 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
     Ok(())
 }
 
-/// Children of all threads, zombies included: all that wait(2) could return.
-fn children(target: &Frozen) -> Vec<(i32, String)> {
-    let pid = target.pid();
-    let lists = target.tids().into_iter().map(|tid| proc::read(&format!("/proc/{pid}/task/{tid}/children")));
-    let mut all: Vec<i32> = lists
-        .flatten()
-        .flat_map(|l| l.split_whitespace().filter_map(|c| c.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    all.sort_unstable();
-    all.into_iter().map(|child| (child, proc::name(child))).collect()
+fn children_outside(target: &Frozen, members: &[i32]) -> Vec<(i32, String)> {
+    let mut found = proc::children(target.pid(), &target.tids());
+    found.retain(|child| !members.contains(child));
+    found.sort_unstable();
+    found.into_iter().map(|child| (child, proc::name(child))).collect()
 }

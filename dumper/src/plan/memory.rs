@@ -3,7 +3,7 @@
 use super::{Builder, FileKey};
 use crate::collect::memory::smaps::Entry;
 use crate::collect::memory::{MappedFile, MemoryFacts, VmaFacts};
-use crate::collect::{TaskFacts, fd::FileStat};
+use crate::collect::{Facts, TaskFacts, fd::FileStat};
 use crate::contents::MEMORY_FILES;
 use ckpt_format::file::file_flags;
 use ckpt_format::mm::mm_flags;
@@ -11,8 +11,10 @@ use ckpt_format::*;
 use elf_writer::{DROP_ZERO, Source};
 use std::ops::Range as Span64;
 
-/// Adds the task's address space and its contents; returns its index in the mm table.
-pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
+/// Adds the address space of the task with this index, and its contents; returns its index in the mm
+/// table.
+pub fn plan(builder: &mut Builder, all: &Facts, index: usize) -> u32 {
+    let task = &all.tasks[index];
     let facts = &task.mm;
     let (first, first_guard) = (builder.tables.vmas.len() as u32, builder.tables.guards.len() as u32);
     let own_mounts = task.process.namespaces.iter().any(|n| n == "mnt");
@@ -25,7 +27,7 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts) -> u32 {
             builder.refuse(task.pid, what, remedy);
             continue;
         }
-        let record = vma_record(builder, task.pid, facts, vma);
+        let record = vma_record(builder, all, task, vma);
         builder.tables.vmas.push(record);
         let guards = vma.pages.guards.iter();
         builder.tables.guards.extend(guards.map(|g| mm::GuardRange { start: g.start, len: g.end - g.start }));
@@ -163,17 +165,17 @@ fn kind_of(vma: &VmaFacts, facts: &MemoryFacts) -> VmaKind {
     }
 }
 
-fn vma_record(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts) -> Vma {
-    let shown = &vma.shown;
+fn vma_record(builder: &mut Builder, all: &Facts, task: &TaskFacts, vma: &VmaFacts) -> Vma {
+    let (shown, pid, facts) = (&vma.shown, task.pid, &task.mm);
     let kind = kind_of(vma, facts);
     let file = vma.file.map(|i| &facts.files[i]);
     // Known as a whole, it is one object for all who map it or have it open.
     let recreated = file.is_some_and(|f| !f.present && f.data.is_some());
     let index = match (kind, file) {
-        (VmaKind::FilePrivate, Some(file)) if recreated => nameless(builder, pid, facts, vma, file),
+        (VmaKind::FilePrivate, Some(file)) if recreated => nameless(builder, all, pid, vma, file),
         (VmaKind::FilePrivate, Some(file)) => named_file(builder, facts, file, file_flags::MUST_BE_IDENTICAL),
         (VmaKind::FileShared, Some(file)) => named_file(builder, facts, file, 0),
-        (VmaKind::SharedObject, Some(file)) => nameless(builder, pid, facts, vma, file),
+        (VmaKind::SharedObject, Some(file)) => nameless(builder, all, pid, vma, file),
         _ => NONE,
     };
     let name = ["[anon:", "[anon_shmem:"].iter().find_map(|p| shown.path.strip_prefix(p.as_bytes()));
@@ -331,17 +333,26 @@ fn ident(file: &MappedFile) -> FileIdent {
 }
 
 /// The record of a file or of shared memory that has no name, with its contents.
-fn nameless(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts, file: &MappedFile) -> u32 {
+fn nameless(builder: &mut Builder, all: &Facts, pid: i32, vma: &VmaFacts, file: &MappedFile) -> u32 {
     builder.file(FileKey::unnamed(file.dev, file.ino), |b| {
-        let (path, flags) = match &file.path[..] {
+        let (path, mut flags) = match &file.path[..] {
             p if p.starts_with(b"/memfd:") => (&p[7..], file_flags::MEMFD | file_flags::DELETED),
             b"/dev/zero" => (&b""[..], file_flags::ANON_SHARED),
             b"/anon_hugepage" => (&b""[..], file_flags::ANON_SHARED | file_flags::HUGETLB),
             p if p.starts_with(b"[anon_shmem:") => (&b""[..], file_flags::ANON_SHARED),
             p => (p, file_flags::DELETED),
         };
-        let mapped = mappings_of(facts, vma);
-        let end = |v: &&VmaFacts| v.shown.offset + (v.shown.end - v.shown.start);
+        let mapped = mappings_of(all, vma);
+        let several = mapped.iter().any(|m| m.0 != mapped[0].0);
+        if several && flags & file_flags::ANON_SHARED != 0 {
+            flags |= file_flags::SEVERAL_MMS;
+            if shown_page(vma) > stub::SHARED_ALIGN {
+                let what =
+                    format!("mapping {:#x}: huge pages of this size that processes share", vma.shown.start);
+                b.refuse(pid, what, "use huge pages of 2 MiB");
+            }
+        }
+        let end = |(_, v): &(i32, &VmaFacts)| v.shown.offset + (v.shown.end - v.shown.start);
         let mapped_end = mapped.iter().map(end).max().unwrap_or(0);
         let size = file.stat.map_or(mapped_end, |s| s.size);
         let first = b.extent_mark();
@@ -352,7 +363,7 @@ fn nameless(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts
                     b.extent(offset, len, DROP_ZERO, &source);
                 }
             }
-            _ => contents_through_mappings(b, pid, &mapped, size),
+            _ => contents_through_mappings(b, &mapped, size),
         }
         FileIdent {
             path: b.blob(path),
@@ -364,20 +375,26 @@ fn nameless(builder: &mut Builder, pid: i32, facts: &MemoryFacts, vma: &VmaFacts
     })
 }
 
-/// All mappings of the same object, by offset.
-fn mappings_of<'a>(facts: &'a MemoryFacts, vma: &VmaFacts) -> Vec<&'a VmaFacts> {
-    let same = |other: &&VmaFacts| {
+/// Size of the pages of a mapping.
+fn shown_page(vma: &VmaFacts) -> u64 {
+    if vma.shown.has(b"ht") { vma.shown.page_size } else { PAGE_SIZE }
+}
+
+/// All mappings of the same object, whoever has them, by offset; each with the process.
+fn mappings_of<'a>(all: &'a Facts, vma: &VmaFacts) -> Vec<(i32, &'a VmaFacts)> {
+    let same = |other: &VmaFacts| {
         other.shown.shared && (other.shown.dev, other.shown.ino) == (vma.shown.dev, vma.shown.ino)
     };
-    let mut found: Vec<&VmaFacts> = facts.vmas.iter().filter(same).collect();
-    found.sort_by_key(|v| v.shown.offset);
+    let of_task = |t: &'a TaskFacts| t.mm.vmas.iter().map(|v| (t.pid, v));
+    let mut found: Vec<_> = all.tasks.iter().flat_map(of_task).filter(|(_, v)| same(v)).collect();
+    found.sort_by_key(|(_, v)| v.shown.offset);
     found
 }
 
 /// Without a handle an object is read where it is mapped. What is mapped nowhere, nobody can reach.
-fn contents_through_mappings(builder: &mut Builder, pid: i32, mapped: &[&VmaFacts], size: u64) {
+fn contents_through_mappings(builder: &mut Builder, mapped: &[(i32, &VmaFacts)], size: u64) {
     let mut at = 0;
-    for vma in mapped {
+    for &(pid, vma) in mapped {
         let m = &vma.shown;
         let start = at.max(m.offset);
         let end = (m.offset + (m.end - m.start)).min(size.next_multiple_of(PAGE_SIZE));

@@ -22,8 +22,8 @@ fn file(path: &str, present: bool, size: u64) -> MappedFile {
 
 fn build(mm: MemoryFacts, embed: bool) -> Builder {
     let mut b = Builder::new(Options { embed, ..Options::default() });
-    let task = TaskFacts { pid: 5, mm, ..TaskFacts::default() };
-    assert_eq!(plan(&mut b, &task), 0);
+    let tasks = vec![TaskFacts { pid: 5, mm, ..TaskFacts::default() }];
+    assert_eq!(plan(&mut b, &Facts { tasks, ..Facts::default() }, 0), 0);
     b
 }
 

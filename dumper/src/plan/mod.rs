@@ -6,6 +6,7 @@ pub mod hole;
 pub mod memory;
 pub mod task;
 pub mod threads;
+pub mod tree;
 
 use crate::collect::Facts;
 use crate::error::Obstacle;
@@ -235,11 +236,7 @@ pub fn plan(facts: &Facts, stub: &Stub, options: Options) -> Result<Plan, Vec<Ob
     header(&mut builder, facts);
     // Descriptors first: they store the whole of a file without a name, mappings only what they show.
     let fd_tables = fd::plan(&mut builder, facts);
-    for task in &facts.tasks {
-        let fd_table = fd_tables.get(task.fds).copied().unwrap_or(NONE);
-        let mm = memory::plan(&mut builder, task);
-        task::plan(&mut builder, task, mm, fd_table);
-    }
+    task::plan_all(&mut builder, facts, &fd_tables);
     // Last: its size depends on that of all tables.
     if let (Err(why), Some(task)) = (hole::plan(&mut builder, facts, stub), facts.tasks.first()) {
         builder.refuse(task.pid, format!("memory: {why}"), "let it unmap something");

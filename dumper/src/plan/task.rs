@@ -1,47 +1,179 @@
 //! Processes: identity, limits, handlers, timers, working directory.
 
-use super::Builder;
-use crate::collect::TaskFacts;
+use super::tree::{Made, Node, Tree, Who};
+use super::{Builder, memory, tree};
+use crate::collect::{Facts, TaskFacts};
+use ckpt_format::task::task_flags;
 use ckpt_format::*;
+use std::collections::HashMap;
 
-/// Adds the task and what belongs to it; `mm` and `fd_table` are already planned, and so are the
-/// objects, among which the controlling terminal is looked up.
-pub fn plan(builder: &mut Builder, task: &TaskFacts, mm: u32, fd_table: u32) {
+/// Ids by what they are to us, as the tree sees them.
+type OwnIds = HashMap<i32, i32>;
+
+fn own_ids(facts: &Facts) -> OwnIds {
+    let of_task = facts
+        .tasks
+        .iter()
+        .map(|t| &t.process)
+        .zip(&facts.tasks)
+        .flat_map(|(p, t)| [(p.seen_sid, p.sid), (p.seen_pgid, p.pgid), (t.pid, p.own_pid)]);
+    let of_zombie =
+        |z: &crate::collect::ZombieFacts| [(z.seen_sid, z.sid), (z.seen_pgid, z.pgid), (z.pid, z.own_pid)];
+    of_task.chain(facts.zombies.iter().flat_map(of_zombie)).collect()
+}
+
+/// Adds all tasks, in an order in which creators come first, and what belongs to them but descriptors:
+/// `fd_tables` are those of the facts.
+pub fn plan_all(builder: &mut Builder, facts: &Facts, fd_tables: &[u32]) {
+    if facts.tasks.is_empty() {
+        return;
+    }
+    let ids = own_ids(facts);
+    let tree = arrange(facts, &ids);
+    let mut shared = [(); 3].map(|()| vec![NONE; facts.tasks.len()]);
+    for (index, made) in tree.made.iter().enumerate() {
+        let creator = made.creator.map_or(NONE, |c| c as u32);
+        let record = match made.who {
+            Who::Helper { pid, pgid, sid } => Task {
+                pid,
+                ppid: made.creator.map_or(0, |c| builder.tables.tasks[c].pid),
+                pgid,
+                sid,
+                ..unshared()
+            },
+            Who::Node(node) => match facts.tasks.get(node) {
+                Some(task) => live(builder, facts, task, &ids, fd_tables, &mut shared),
+                None => zombie(facts, node - facts.tasks.len(), &ids),
+            },
+        };
+        builder.tables.tasks.push(Task { creator, flags: record.flags | made.flags, ..record });
+        if let Some((task, ancestor)) = copied_from(facts, &tree, index) {
+            builder.ancestors.insert(task, ancestor);
+        }
+    }
+    builder.obstacles.extend(tree.obstacles);
+}
+
+fn arrange(facts: &Facts, ids: &OwnIds) -> Tree {
+    let own = |id: i32| ids.get(&id).copied().unwrap_or(id);
+    let live = facts.tasks.iter().map(|t| {
+        let p = &t.process;
+        Node {
+            pid: p.own_pid,
+            ppid: own(p.ppid),
+            pgid: p.pgid,
+            sid: p.sid,
+            seen: t.pid,
+            rank: t.rank,
+            zombie: false,
+            has_terminal: p.tty_nr != 0,
+            tids: t.threads.iter().map(|t| t.own_tid).collect(),
+            shares: [
+                t.shares.mm,
+                facts.fds.tables.get(t.fds).map_or(0, |f| f.tasks[0]),
+                t.shares.fs,
+                t.shares.sighand,
+            ],
+        }
+    });
+    let zombies = facts.zombies.iter().map(|z| Node {
+        pid: z.own_pid,
+        ppid: own(z.ppid),
+        pgid: z.pgid,
+        sid: z.sid,
+        seen: z.pid,
+        rank: z.rank,
+        zombie: true,
+        ..Node::default()
+    });
+    let nodes: Vec<Node> = live.chain(zombies).collect();
+    tree::arrange(&nodes, &facts.outside)
+}
+
+/// A task that has nothing.
+fn unshared() -> Task {
+    Task { mm: NONE, fd_table: NONE, fs: NONE, sighand: NONE, ctty: NONE, creator: NONE, ..Task::default() }
+}
+
+/// Whose address space, and from whose it was copied, if it was: that of its nearest creator that has
+/// another. Each by the process whose memory is read.
+fn copied_from(facts: &Facts, tree: &Tree, index: usize) -> Option<(i32, i32)> {
+    let owner = |made: &Made| match made.who {
+        Who::Node(node) => facts.tasks.get(node).map(|t| t.shares.mm),
+        Who::Helper { .. } => None,
+    };
+    let own = owner(&tree.made[index])?;
+    let mut creator = tree.made[index].creator;
+    while let Some(at) = creator {
+        let other = owner(&tree.made[at]).filter(|other| *other != own);
+        if let Some(other) = other {
+            return Some((facts.tasks[own].pid, facts.tasks[other].pid));
+        }
+        creator = tree.made[at].creator;
+    }
+    None
+}
+
+fn zombie(facts: &Facts, index: usize, ids: &OwnIds) -> Task {
+    let z = &facts.zombies[index];
+    let leader = |is, flag| if is { flag } else { 0 };
+    Task {
+        pid: z.own_pid,
+        ppid: ids.get(&z.ppid).copied().unwrap_or(z.ppid),
+        pgid: z.pgid,
+        sid: z.sid,
+        flags: task_flags::ZOMBIE
+            | leader(z.own_pid == z.sid, task_flags::SESSION_LEADER)
+            | leader(z.own_pid == z.pgid, task_flags::PGRP_LEADER),
+        exit_signal: z.exit_signal,
+        status: z.status,
+        ..unshared()
+    }
+}
+
+/// The record of a task; `shared` has the indices of what was planned for tasks before: address spaces,
+/// directories, handlers.
+fn live(
+    builder: &mut Builder,
+    facts: &Facts,
+    task: &TaskFacts,
+    ids: &OwnIds,
+    fd_tables: &[u32],
+    shared: &mut [Vec<u32>; 3],
+) -> Task {
     refuse(builder, task);
     let process = &task.process;
-    let tables = &builder.tables;
-    let index = tables.tasks.len() as u32;
-    let first_thread = tables.threads.len() as u32;
+    let index = builder.tables.tasks.len() as u32;
+    let first_thread = builder.tables.threads.len() as u32;
     let ctty = if process.tty_nr == 0 { NONE } else { terminal(builder, process.tty_nr) };
     for thread in &task.threads {
         super::threads::plan(builder, thread, index, task.pid);
     }
-    let mut flags = 0;
-    for (set, flag) in [
-        (process.own_pid == process.sid, task::task_flags::SESSION_LEADER),
-        (process.own_pid == process.pgid, task::task_flags::PGRP_LEADER),
-        (process.stopped_by.is_some(), task::task_flags::STOPPED),
-        (process.child_subreaper, task::task_flags::CHILD_SUBREAPER),
-        (process.tty_nr != 0, task::task_flags::HAS_CTTY),
-    ] {
-        flags |= if set { flag } else { 0 };
-    }
-    let fs = fs_info(builder, task);
-    let sighand = sighand(builder, task);
+    let mut once = |kind: usize, owner: usize, make: &mut dyn FnMut() -> u32| {
+        if shared[kind][owner] == NONE {
+            shared[kind][owner] = make();
+        }
+        shared[kind][owner]
+    };
+    let s = task.shares;
+    let mm = once(0, s.mm, &mut || memory::plan(builder, facts, s.mm));
+    let fs = once(1, s.fs, &mut || fs_info(builder, task));
+    let sighand = once(2, s.sighand, &mut || handlers(builder, task));
     let pending = builder.pending(&task.signals.pending);
     let posix_timers = Builder::append(&mut builder.tables.posix_timers, &task.timers.posix);
-    builder.tables.tasks.push(Task {
+    let own = |id: i32| ids.get(&id).copied().unwrap_or(id);
+    Task {
         pid: process.own_pid,
-        ppid: process.ppid,
+        ppid: own(process.ppid),
         pgid: process.pgid,
         sid: process.sid,
-        flags,
+        flags: flags(task),
         exit_signal: process.exit_signal,
         status: process.stopped_by.unwrap_or(0),
         personality: process.personality,
         threads: Range { first: first_thread, count: task.threads.len() as u32 },
         mm,
-        fd_table,
+        fd_table: fd_tables.get(task.fds).copied().unwrap_or(NONE),
         fs,
         sighand,
         pending,
@@ -51,9 +183,23 @@ pub fn plan(builder: &mut Builder, task: &TaskFacts, mm: u32, fd_table: u32) {
         oom_score_adj: process.oom_score_adj,
         creator: NONE,
         ctty,
-        tty_pgrp: process.tty_pgrp,
+        tty_pgrp: own(process.tty_pgrp),
         ..Task::default()
-    });
+    }
+}
+
+fn flags(task: &TaskFacts) -> u32 {
+    let process = &task.process;
+    let stopped = process.stopped_by.is_some();
+    let all = [
+        (process.own_pid == process.sid, task_flags::SESSION_LEADER),
+        (process.own_pid == process.pgid, task_flags::PGRP_LEADER),
+        (stopped, task_flags::STOPPED),
+        (stopped && task.stop_reported, task_flags::STOP_REPORTED),
+        (process.child_subreaper, task_flags::CHILD_SUBREAPER),
+        (process.tty_nr != 0, task_flags::HAS_CTTY),
+    ];
+    all.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 fn refuse(builder: &mut Builder, task: &TaskFacts) {
@@ -62,6 +208,13 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
         let list: Vec<_> = process.children.iter().map(|(pid, name)| format!("{pid} ({name})")).collect();
         let text = format!("children: {} would be left outside the image", list.join(", "));
         builder.loss("children", task.pid, text);
+    }
+    if process.other_pid_namespace {
+        builder.refuse(
+            task.pid,
+            "pid namespace: its own, inside of that of the program, is not saved",
+            "dump the first process of that namespace instead",
+        );
     }
     if !process.namespaces.is_empty() {
         let text = format!("namespaces: its own ({}) are not saved", process.namespaces.join(", "));
@@ -137,7 +290,7 @@ fn fs_info(builder: &mut Builder, task: &TaskFacts) -> u32 {
     infos.len() as u32 - 1
 }
 
-fn sighand(builder: &mut Builder, task: &TaskFacts) -> u32 {
+fn handlers(builder: &mut Builder, task: &TaskFacts) -> u32 {
     let actions = Builder::append(&mut builder.tables.sig_actions, &task.signals.actions);
     let sighands = &mut builder.tables.sighands;
     sighands.push(Sighand { actions });

@@ -10,10 +10,10 @@ use super::{RemoteAddr, raw};
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use crate::sys::process;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const CODE_LEN: u64 = 4096;
 const DATA_LEN: u64 = 64 << 10;
@@ -37,62 +37,54 @@ pub struct Frozen {
     gadgets: Option<Gadgets>,
     scratch: Option<Mapped>,
     obstacles: Vec<Obstacle>,
-    since: Instant,
 }
 
 /// Our mapping in the target.
 #[derive(Clone, Debug)]
-struct Mapped {
+pub(super) struct Mapped {
     base: RemoteAddr,
     site: Site,
-}
-
-/// How a frozen process is let go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on as if nothing had been.
-    Run,
-    /// It is left in a group stop, as by SIGSTOP.
-    Stop,
-    /// SIGKILL.
-    Kill,
+    /// That of another process that has the same memory, which will unmap it.
+    borrowed: bool,
 }
 
 impl Frozen {
-    /// Stops all threads of `pid` and brings them to where they can be saved: at
-    /// PTRACE_EVENT_STOP, outside the vDSO and rseq critical sections, with no signal half delivered.
-    /// What cannot be brought there is listed by [`Self::obstacles`].
+    /// Stops all threads of `pid`, and brings them to where they can be saved as far as that needs
+    /// letting them run. [`Self::prepare`] does the rest. `gadgets`, if they were found while the process
+    /// still ran.
     ///
     /// # Errors
     /// [`Failure`] for what has an exit status of its own; the process runs on then.
-    pub fn freeze(pid: i32) -> Result<Self> {
-        let pidfd = process::pidfd_open(pid).map_err(|e| match e.raw_os_error() {
-            Some(libc::ESRCH) => Failure::NoProcess(pid).into(),
-            _ => anyhow!(e).context(format!("opening a pidfd of PID {pid}")),
-        })?;
-        // While it still runs. If we may not, seizing it says so better.
-        let memory = RemoteMemory::open(pid);
-        let maps = proc::read(&format!("/proc/{pid}/maps")).unwrap_or_default();
-        let gadgets = memory.as_ref().ok().and_then(|m| Gadgets::find(m, &maps));
-        let since = Instant::now();
+    pub(super) fn stop(pid: i32, gadgets: Option<Gadgets>) -> Result<Self> {
+        // First of all: a process of a tree that keeps changing may not live long.
         let freeze::Threads { stopped, obstacles } = freeze::freeze(pid)?;
         // Through a thread that lives: the leader may have exited.
         let memory = RemoteMemory::open(stopped.first().map_or(pid, Tracee::tid))?;
-        let mut frozen = Self {
-            pid,
-            threads: stopped,
-            pidfd,
-            // Again: it may have called execve meanwhile.
-            memory,
-            gadgets,
-            scratch: None,
-            obstacles,
-            since,
-        };
-        crate::failpoint::hit("after-freeze")?;
-        frozen.check_injectable()?;
-        frozen.correct()?;
-        Ok(frozen)
+        // The id is that of the process that we trace.
+        let pidfd = process::pidfd_open(pid).with_context(|| format!("opening a pidfd of PID {pid}"))?;
+        Ok(Self { pid, threads: stopped, pidfd, memory, gadgets, scratch: None, obstacles })
+    }
+
+    /// Brings the threads to where they can be saved: at PTRACE_EVENT_STOP, outside rseq critical
+    /// sections, with no signal half delivered. What cannot be brought there is listed by
+    /// [`Self::obstacles`]. `like` has the gadgets of a process whose memory may be the same.
+    ///
+    /// # Errors
+    /// When the process died.
+    pub(super) fn prepare(&mut self, like: Option<Gadgets>) -> Result<()> {
+        let there = |g: &Gadgets| g.verify(&self.memory);
+        self.gadgets = self.gadgets.filter(there).or_else(|| like.filter(there));
+        if self.gadgets.is_none() {
+            let maps = proc::read(&format!("/proc/{}/maps", self.pid)).unwrap_or_default();
+            self.gadgets = Gadgets::find(&self.memory, &maps);
+        }
+        self.check_injectable()?;
+        self.correct()
+    }
+
+    /// See [`Self::prepare`].
+    pub(super) fn gadgets(&self) -> Option<Gadgets> {
+        self.gadgets
     }
 
     /// Notes what forbids running system calls in the target at all.
@@ -221,12 +213,6 @@ impl Frozen {
         self.pidfd.as_fd()
     }
 
-    /// How long it has been stopped.
-    #[must_use]
-    pub fn stopped_for(&self) -> Duration {
-        self.since.elapsed()
-    }
-
     /// Runs system calls in the leader, in order; results as the kernel returns them (-errno).
     ///
     /// # Errors
@@ -260,7 +246,7 @@ impl Frozen {
         self.scratch.as_ref().map(|m| m.base.0..m.base.0 + MAP_LEN)
     }
 
-    fn mapped(&mut self) -> Result<Mapped> {
+    pub(super) fn mapped(&mut self) -> Result<Mapped> {
         if let Some(mapped) = &self.scratch {
             return Ok(mapped.clone());
         }
@@ -278,7 +264,7 @@ impl Frozen {
         let code = base;
         let frame = base.offset(CODE_LEN);
         let site = if executable { Site::Parachute { code, frame } } else { bare };
-        let mapped = Mapped { base, site };
+        let mapped = Mapped { base, site, borrowed: false };
         self.scratch = Some(mapped.clone());
         if executable {
             self.memory.write(code, &parachute::CODE)?;
@@ -314,8 +300,17 @@ impl Frozen {
         bail!("PID {} may not map shared anonymous memory", self.pid)
     }
 
-    fn unmap(&mut self) -> Result<()> {
-        let Some(mapped) = self.scratch.clone() else { return Ok(()) };
+    /// Uses the scratch memory of another process, which has the same memory, and is let go later.
+    pub(super) fn borrow(&mut self, mapped: Mapped) {
+        self.scratch = Some(Mapped { borrowed: true, ..mapped });
+    }
+
+    /// Unmaps the scratch memory.
+    pub(super) fn unmap(&mut self) -> Result<()> {
+        let Some(mapped) = self.scratch.clone().filter(|m| !m.borrowed) else {
+            self.scratch = None;
+            return Ok(());
+        };
         let site = self.own_site()?;
         let thread = self.threads.first_mut().context("no thread is stopped")?;
         let call = Call::new(libc::SYS_munmap, &[mapped.base.0, MAP_LEN]);
@@ -383,48 +378,39 @@ impl Frozen {
         self.memory.write(addr, bytes)
     }
 
-    /// Unmaps the scratch memory now, so that the target is as it was. It is mapped again if needed.
-    ///
-    /// # Errors
-    /// When the target died.
-    pub fn tidy(&mut self) -> Result<()> {
-        self.unmap()
+    /// As [`Self::unmap`], when nobody is left to be told of an error.
+    pub(super) fn leave(&mut self) {
+        if let Err(error) = self.unmap() {
+            crate::report::debug(|| format!("leaving PID {}: {error:#}", self.pid));
+        }
     }
 
-    /// Lets the process go; returns how long it was stopped.
+    /// Sends a signal to the whole process. One that has ended needs none.
     ///
     /// # Errors
-    /// When it died meanwhile.
-    pub fn end(mut self, fate: Fate) -> Result<Duration> {
-        match fate {
-            Fate::Run => self.unmap()?,
-            Fate::Stop => {
-                self.unmap()?;
-                process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGSTOP)
-                    .context("stopping the process")?;
+    /// Naming the process.
+    pub(super) fn signal(&self, signal: i32) -> Result<()> {
+        match process::pidfd_send_signal(self.pidfd.as_fd(), signal) {
+            Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
+                Err(e).with_context(|| format!("sending signal {signal} to PID {}", self.pid))
             }
-            Fate::Kill => {
-                process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL)
-                    .context("killing the process")?;
-                self.scratch = None;
-                // The leader's end is seen only after that of the others.
-                let deadline = Instant::now() + Duration::from_secs(5);
-                for thread in std::mem::take(&mut self.threads).into_iter().rev() {
-                    thread.reap(deadline);
-                }
-            }
+            _ => Ok(()),
         }
-        let since = self.since;
-        drop(self);
-        Ok(since.elapsed())
+    }
+
+    /// Waits for the end of a process that was killed.
+    pub(super) fn reap(mut self, deadline: Instant) {
+        self.scratch = None;
+        // The leader's end is seen only after that of the others.
+        for thread in std::mem::take(&mut self.threads).into_iter().rev() {
+            thread.reap(deadline);
+        }
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Err(error) = self.unmap() {
-            crate::report::debug(|| format!("leaving PID {}: {error:#}", self.pid));
-        }
+        self.leave();
     }
 }
 

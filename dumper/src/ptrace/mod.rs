@@ -9,11 +9,13 @@ pub mod raw;
 mod remote;
 pub mod restart;
 mod tracee;
+mod tree;
 mod wait;
 
-pub use frozen::{Fate, Frozen};
+pub use frozen::Frozen;
 pub use remote::{Call, RemoteMemory, Scratch};
 pub use tracee::{Stopped, Tracee};
+pub use tree::{Fate, FrozenTree, Zombie};
 
 /// An address in the target. Never dereferenced here, hence not a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -29,18 +29,43 @@ pub struct MappedFile {
     pub stat: Option<FileStat>,
     /// GNU build-id, empty for none.
     pub build_id: Vec<u8>,
-    /// Index in [`super::MemoryFacts::handles`], when we may read it.
+    /// Index in [`Known::handles`], when we may read it.
     pub handle: Option<u32>,
     /// Data of a file without a name, `(offset, length)`; `None` when it cannot be told.
     pub data: Option<Vec<(u64, u64)>>,
 }
 
+/// What was found out about files so far, whoever maps them.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Our handles.
+    pub handles: Vec<Arc<File>>,
+    files: HashMap<Key, MappedFile>,
+}
+
+/// Device, inode, path as shown in maps.
+type Key = (u64, u64, Vec<u8>);
+
+impl Known {
+    /// Puts what became known of a file later, through another process, in its place.
+    pub fn complete(&self, file: &mut MappedFile) {
+        if file.present || file.handle.is_some() {
+            return;
+        }
+        let shown = [file.path.clone(), [&file.path, DELETED].concat()];
+        let known = shown.into_iter().find_map(|path| self.files.get(&(file.dev, file.ino, path)));
+        if let Some(known) = known.filter(|k| !k.present) {
+            *file = known.clone();
+        }
+    }
+}
+
 /// Finds the files of one process; each is looked at once.
-pub struct Files {
+pub struct Files<'a> {
     pid: i32,
     pub found: Vec<MappedFile>,
-    pub handles: Vec<Arc<File>>,
-    index: HashMap<(u64, u64, Vec<u8>), usize>,
+    known: &'a mut Known,
+    index: HashMap<Key, usize>,
     /// Open descriptors by device and inode, listed when first needed.
     descriptors: Option<HashMap<(u64, u64), PathBuf>>,
 }
@@ -51,9 +76,9 @@ const DELETED: &[u8] = b" (deleted)";
 /// File systems whose `st_dev` differs from the device that maps shows.
 const ODD_DEVICES: [i64; 2] = [0x9123_683e, 0x794c_7630];
 
-impl Files {
-    pub fn new(pid: i32) -> Self {
-        Self { pid, found: Vec::new(), handles: Vec::new(), index: HashMap::new(), descriptors: None }
+impl<'a> Files<'a> {
+    pub fn new(pid: i32, known: &'a mut Known) -> Self {
+        Self { pid, found: Vec::new(), known, index: HashMap::new(), descriptors: None }
     }
 
     /// Index in `found` of the file behind a mapping.
@@ -82,18 +107,27 @@ impl Files {
         if let Some(&index) = self.index.get(&key) {
             return index;
         }
-        let mut file = MappedFile {
-            path: shown.strip_suffix(DELETED).unwrap_or(shown).to_vec(),
-            dev,
-            ino,
-            ..MappedFile::default()
+        let file = match self.known.files.get(&key) {
+            Some(known) => known.clone(),
+            None => self.look_at(&key, handle),
         };
-        if shown.starts_with(b"/") || shown.starts_with(b"[anon_shmem:") {
-            self.locate(&mut file, shown, handle);
-        }
         self.found.push(file);
         self.index.insert(key, self.found.len() - 1);
         self.found.len() - 1
+    }
+
+    fn look_at(&mut self, key: &Key, handle: &Path) -> MappedFile {
+        let (dev, ino, shown) = (key.0, key.1, &key.2[..]);
+        let path = shown.strip_suffix(DELETED).unwrap_or(shown).to_vec();
+        let mut file = MappedFile { path, dev, ino, ..MappedFile::default() };
+        if shown.starts_with(b"/") || shown.starts_with(b"[anon_shmem:") {
+            self.locate(&mut file, shown, handle);
+        }
+        // What only this process sees, another may see otherwise; or find what this one does not.
+        if (file.present && !file.elsewhere) || (!file.present && file.handle.is_some()) {
+            self.known.files.insert(key.clone(), file.clone());
+        }
+        file
     }
 
     fn locate(&mut self, file: &mut MappedFile, shown: &[u8], handle: &Path) {
@@ -152,8 +186,8 @@ impl Files {
     }
 
     fn keep(&mut self, file: File) -> u32 {
-        self.handles.push(Arc::new(file));
-        (self.handles.len() - 1) as u32
+        self.known.handles.push(Arc::new(file));
+        (self.known.handles.len() - 1) as u32
     }
 }
 
@@ -212,7 +246,8 @@ mod tests {
 
     #[test]
     fn own_files_are_found() {
-        let mut files = Files::new(std::process::id() as i32);
+        let mut known = Known::default();
+        let mut files = Files::new(std::process::id() as i32, &mut known);
         let entries = smaps::parse(&fs::read("/proc/self/smaps").unwrap()).unwrap();
         let libc = entries.iter().find(|e| e.path.windows(7).any(|w| w == b"libc.so")).unwrap();
         let index = files.of_mapping(libc);

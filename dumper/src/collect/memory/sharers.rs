@@ -2,7 +2,7 @@
 //! two memories.
 
 use super::smaps::{self, Entry};
-use crate::collect::proc;
+use crate::collect::{TaskFacts, proc};
 use std::collections::HashSet;
 
 /// One such memory, and one of those who share it.
@@ -16,35 +16,48 @@ pub struct Sharer {
     pub name: String,
 }
 
-/// Looks at the maps of every process, if the target has memory that could be shared so.
+/// Looks at the maps of every other process, if the tasks have memory that could be shared so.
 ///
 /// Processes whose maps we may not read are passed over: without privileges, these belong to others.
-pub fn collect(pid: i32, entries: &[Entry]) -> Vec<Sharer> {
-    let candidates: Vec<&Entry> = entries.iter().filter(|e| is_nameless(e)).collect();
-    let mut wanted: HashSet<((u32, u32), u64)> = candidates.iter().map(|e| (e.dev, e.ino)).collect();
-    let mut found = Vec::new();
+pub fn collect(tasks: &mut [TaskFacts]) {
+    let mut wanted: HashSet<Key> = tasks
+        .iter()
+        .flat_map(|t| &t.mm.vmas)
+        .filter(|v| is_nameless(&v.shown))
+        .map(|v| key(&v.shown))
+        .collect();
     if wanted.is_empty() {
-        return found;
+        return;
     }
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for other in pids.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()).filter(|p| *p != pid) {
+    let members: HashSet<i32> = tasks.iter().map(|t| t.pid).collect();
+    for other in proc::processes().filter(|pid| !members.contains(pid)) {
         let Ok(text) = std::fs::read(format!("/proc/{other}/maps")) else { continue };
         // What cannot be parsed has ended meanwhile.
         for theirs in smaps::parse(&text).unwrap_or_default().iter().filter(|e| is_nameless(e)) {
-            if !wanted.remove(&(theirs.dev, theirs.ino)) {
-                continue;
+            if wanted.remove(&key(theirs)) {
+                note(tasks, theirs, other);
             }
-            let ours = candidates.iter().find(|e| (e.dev, e.ino) == (theirs.dev, theirs.ino));
-            found.extend(ours.map(|e| Sharer {
-                start: e.start,
-                end: e.end,
-                path: e.path.clone(),
-                pid: other,
-                name: proc::name(other),
-            }));
         }
     }
-    found
+}
+
+/// Device and inode.
+type Key = ((u32, u32), u64);
+
+fn key(e: &Entry) -> Key {
+    (e.dev, e.ino)
+}
+
+/// Tells the first task that has this memory who else has it.
+fn note(tasks: &mut [TaskFacts], theirs: &Entry, pid: i32) {
+    for task in tasks {
+        let ours = task.mm.vmas.iter().map(|v| &v.shown);
+        if let Some(e) = ours.into_iter().find(|e| is_nameless(e) && key(e) == key(theirs)) {
+            let (start, end, path) = (e.start, e.end, e.path.clone());
+            task.mm.sharers.push(Sharer { start, end, path, pid, name: proc::name(pid) });
+            return;
+        }
+    }
 }
 
 /// Anonymous shared memory, memfds, deleted files: what comes back as a copy.

@@ -1,0 +1,137 @@
+//! What a parent knows, or is still to learn, of its children: asked in the parent itself, by a
+//! waitid(2) that takes nothing away.
+
+use super::{TaskFacts, proc};
+use crate::ptrace::{Call, Frozen, FrozenTree};
+use anyhow::{Context, Result, bail};
+
+/// A process that has ended, for which its parent has not waited yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ZombieFacts {
+    pub pid: i32,
+    /// Ids in its own pid namespace.
+    pub own_pid: i32,
+    pub pgid: i32,
+    pub sid: i32,
+    /// Parent, group and session as we see them.
+    pub ppid: i32,
+    pub seen_pgid: i32,
+    pub seen_sid: i32,
+    /// Position among the children of its parent.
+    pub rank: usize,
+    pub name: String,
+    pub exit_signal: i32,
+    /// As wait(2) returns it.
+    pub status: i32,
+}
+
+/// Size of a `siginfo_t`; offsets in one of a child.
+const SIGINFO: usize = 128;
+const SI_CODE: usize = 8;
+const SI_PID: usize = 16;
+const SI_STATUS: usize = 24;
+
+/// Looks at the zombies of the tree, and at who knows of which stop.
+///
+/// # Errors
+/// When a process died, or what must be known cannot be.
+pub fn collect(tree: &mut FrozenTree, tasks: &mut [TaskFacts]) -> Result<Vec<ZombieFacts>> {
+    let mut zombies = tree.zombies.iter().map(|z| look_at(z.pid)).collect::<Result<Vec<_>>>()?;
+    for (index, parent) in tree.live.iter_mut().enumerate() {
+        let own = (0..zombies.len()).filter(|z| tree.zombies[*z].parent == index).collect::<Vec<_>>();
+        let pids: Vec<i32> = own.iter().map(|z| zombies[*z].own_pid).collect();
+        for (zombie, answer) in own.into_iter().zip(ask(parent, &pids, libc::WEXITED)?) {
+            let zombie = &mut zombies[zombie];
+            let (pid, whose) = (zombie.pid, parent.pid());
+            let Some((code, status)) = answer else {
+                bail!(
+                    "the status of the zombie {pid} ({}) cannot be had from its parent {whose}",
+                    zombie.name
+                );
+            };
+            zombie.status = wait_status(code, status);
+        }
+        let stopped: Vec<usize> = (1..tasks.len())
+            .filter(|t| tasks[*t].process.stopped_by.is_some() && tasks[*t].process.ppid == parent.pid())
+            .collect();
+        let pids: Vec<i32> = stopped.iter().map(|t| tasks[*t].process.own_pid).collect();
+        for (task, answer) in stopped.into_iter().zip(ask(parent, &pids, libc::WSTOPPED)?) {
+            tasks[task].stop_reported = answer.is_none();
+        }
+        for (rank, child) in proc::children(parent.pid(), &parent.tids()).into_iter().enumerate() {
+            tasks.iter_mut().filter(|t| t.pid == child).for_each(|t| t.rank = rank);
+            zombies.iter_mut().filter(|z| z.pid == child).for_each(|z| z.rank = rank);
+        }
+    }
+    Ok(zombies)
+}
+
+fn look_at(pid: i32) -> Result<ZombieFacts> {
+    let raw =
+        std::fs::read(format!("/proc/{pid}/stat")).with_context(|| format!("reading /proc/{pid}/stat"))?;
+    let stat = proc::stat(&raw).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+    let status = proc::read(&format!("/proc/{pid}/status"))?;
+    let own = |key, seen| proc::own_id(&status, key).unwrap_or(seen);
+    Ok(ZombieFacts {
+        pid,
+        own_pid: own("NSpid", pid),
+        pgid: own("NSpgid", stat.pgrp),
+        sid: own("NSsid", stat.session),
+        ppid: stat.ppid,
+        seen_pgid: stat.pgrp,
+        seen_sid: stat.session,
+        name: stat.comm,
+        exit_signal: stat.exit_signal,
+        ..ZombieFacts::default()
+    })
+}
+
+/// For each child what waitid(2) would return: `si_code` and `si_status`; `None` for nothing.
+fn ask(parent: &mut Frozen, children: &[i32], what: i32) -> Result<Vec<Option<(i32, i32)>>> {
+    let mut answers = Vec::new();
+    if children.is_empty() {
+        return Ok(answers);
+    }
+    let scratch = parent.scratch()?;
+    let options = (what | libc::WNOHANG | libc::WNOWAIT | libc::__WALL) as u64;
+    for children in children.chunks(scratch.len as usize / SIGINFO) {
+        let call = |(i, child): (usize, &i32)| {
+            let info = scratch.addr.offset((i * SIGINFO) as u64);
+            Call::new(libc::SYS_waitid, &[libc::P_PID.into(), *child as u64, info.0, options, 0])
+        };
+        let calls: Vec<Call> = children.iter().enumerate().map(call).collect();
+        let results = parent.batch(&calls)?;
+        let mut bytes = vec![0; children.len() * SIGINFO];
+        parent.read(scratch.addr, &mut bytes)?;
+        for ((result, info), child) in results.into_iter().zip(bytes.chunks_exact(SIGINFO)).zip(children) {
+            super::check_call(result, || format!("waitid for {child} in PID {}", parent.pid()))?;
+            let word = |at: usize| i32::from_le_bytes(info[at..at + 4].try_into().unwrap_or_default());
+            answers.push((word(SI_PID) != 0).then(|| (word(SI_CODE), word(SI_STATUS))));
+        }
+    }
+    Ok(answers)
+}
+
+/// The status of wait(2) from what waitid(2) says.
+fn wait_status(code: i32, status: i32) -> i32 {
+    const CORE_DUMPED: i32 = 0x80;
+    match code {
+        libc::CLD_KILLED => status,
+        libc::CLD_DUMPED => status | CORE_DUMPED,
+        _ => (status & 0xff) << 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_those_of_wait() {
+        assert_eq!(libc::WEXITSTATUS(wait_status(libc::CLD_EXITED, 3)), 3);
+        assert!(libc::WIFEXITED(wait_status(libc::CLD_EXITED, 0)));
+        assert_eq!(libc::WTERMSIG(wait_status(libc::CLD_KILLED, libc::SIGTERM)), libc::SIGTERM);
+        let core = wait_status(libc::CLD_DUMPED, libc::SIGSEGV);
+        assert!(libc::WCOREDUMP(core) && libc::WTERMSIG(core) == libc::SIGSEGV);
+    }
+}

@@ -1,0 +1,285 @@
+//! A process and everything below it, stopped at one moment.
+
+use super::frozen::Frozen;
+use super::gadget::Gadgets;
+use super::remote::RemoteMemory;
+use crate::collect::proc;
+use crate::error::{Failure, Obstacle};
+use crate::sys::process::{self, Shared};
+use crate::{failpoint, sys};
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How long a tree may keep changing while it is being stopped.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Stopped processes. Dropping it undoes everything in all of them and lets them run on.
+#[derive(Debug)]
+pub struct FrozenTree {
+    /// The root first, in the order in which they were found.
+    pub live: Vec<Frozen>,
+    pub zombies: Vec<Zombie>,
+    since: Instant,
+}
+
+/// A process that has ended, and whose parent does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zombie {
+    pub pid: i32,
+    /// Index of its parent in [`FrozenTree::live`].
+    pub parent: usize,
+}
+
+/// How frozen processes are let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They go on as if nothing had been.
+    Run,
+    /// They are left in a group stop, as by SIGSTOP.
+    Stop,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What came of stopping a child.
+enum Found {
+    Stopped(Box<Frozen>),
+    Zombie,
+    /// It has ended, and somebody knows.
+    Gone,
+    /// A process of the tree traces it: an obstacle, which is found in other ways.
+    Traced,
+}
+
+impl FrozenTree {
+    /// Stops the process `root` and, if `whole`, all that descend from it; see [`Frozen`] for the state
+    /// in which each of them is then.
+    ///
+    /// A process is stopped with all of its threads before its children are looked at, so each stopped
+    /// one has all the children that it will ever have; when none of the stopped ones has a child that is
+    /// not stopped (or a zombie), there are no others.
+    ///
+    /// # Errors
+    /// [`Failure`] for what has an exit status of its own; all run on then.
+    pub fn freeze(root: i32, whole: bool) -> Result<Self> {
+        sys::fd::raise_descriptor_limit();
+        // While it still runs. If we may not, seizing it says so better.
+        let maps = proc::read(&format!("/proc/{root}/maps")).unwrap_or_default();
+        let gadgets = RemoteMemory::open(root).ok().and_then(|m| Gadgets::find(&m, &maps));
+        let since = Instant::now();
+        let mut tree = Self { live: vec![Frozen::stop(root, gadgets)?], zombies: Vec::new(), since };
+        if whole {
+            check_not_above_us(root)?;
+            tree.descend()?;
+        }
+        failpoint::hit("after-freeze")?;
+        tree.prepare()?;
+        Ok(tree)
+    }
+
+    /// Stops descendants until there is nothing new.
+    fn descend(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut known: HashSet<i32> = self.pids().into_iter().collect();
+        let mut lists = Children::new();
+        loop {
+            let mut changed = self.bury_the_dead(&mut known)?;
+            self.zombies.clear();
+            lists.refresh();
+            let mut parent = 0;
+            while let Some(frozen) = self.live.get(parent) {
+                for pid in lists.of(frozen) {
+                    if self.live.iter().any(|f| f.pid() == pid) {
+                        continue;
+                    }
+                    match self.stop(pid)? {
+                        Found::Stopped(frozen) => {
+                            self.live.push(*frozen);
+                            known.insert(pid);
+                            changed = true;
+                        }
+                        Found::Zombie => {
+                            self.zombies.push(Zombie { pid, parent });
+                            // What it had for children has other parents now, perhaps some that we saw before.
+                            changed |= known.insert(pid);
+                        }
+                        Found::Gone => changed = true,
+                        Found::Traced => {}
+                    }
+                }
+                parent += 1;
+            }
+            if !changed {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let root = self.live[0].pid();
+                bail!(
+                    "the processes below PID {root} have kept changing for {} s; stop them (kill -STOP) first",
+                    PATIENCE.as_secs()
+                );
+            }
+        }
+    }
+
+    fn stop(&self, pid: i32) -> Result<Found> {
+        let error = match Frozen::stop(pid, None) {
+            Ok(frozen) => return Ok(Found::Stopped(Box::new(frozen))),
+            Err(error) => error,
+        };
+        if matches!(error.downcast_ref::<Failure>(), Some(Failure::Vanished(_))) {
+            let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s));
+            return Ok(if stat.is_some_and(|s| s.state == b'Z') { Found::Zombie } else { Found::Gone });
+        }
+        let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
+        let tracer = proc::field(&status, "TracerPid").and_then(|t| t.parse().ok()).unwrap_or(0);
+        if self.live.iter().any(|f| f.tids().contains(&tracer)) {
+            return Ok(Found::Traced);
+        }
+        Err(error)
+    }
+
+    /// Forgets stopped processes that somebody has killed. Tells whether there were any.
+    fn bury_the_dead(&mut self, known: &mut HashSet<i32>) -> Result<bool> {
+        let mut found = false;
+        let mut index = 0;
+        while let Some(frozen) = self.live.get(index) {
+            let pid = frozen.pid();
+            if !crate::preflight::is_gone(pid) {
+                index += 1;
+                continue;
+            }
+            if index == 0 {
+                bail!(Failure::Vanished(pid));
+            }
+            // Its parent can see its end only after us.
+            self.live.remove(index).reap(Instant::now() + Duration::from_secs(5));
+            known.remove(&pid);
+            found = true;
+        }
+        Ok(found)
+    }
+
+    /// Corrections in all of them; those with the same memory share our mapping in it.
+    fn prepare(&mut self) -> Result<()> {
+        let pids = self.pids();
+        let owners = match process::sharing(&pids, Shared::Memory) {
+            Ok(owners) => owners,
+            Err(_) if pids.len() == 1 => vec![0],
+            Err(e) => return Err(e).context("kcmp(2), to find processes that share memory"),
+        };
+        for (index, owner) in owners.into_iter().enumerate() {
+            let like = self.live[index.saturating_sub(1)].gadgets().or_else(|| self.live[0].gadgets());
+            if owner != index && self.live[owner].obstacles().is_empty() {
+                let mapped = self.live[owner].mapped()?;
+                self.live[index].borrow(mapped);
+            }
+            self.live[index].prepare(like)?;
+        }
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        self.live.iter().map(Frozen::pid).collect()
+    }
+
+    /// What prevents these processes from being saved, found while freezing them. If there is anything,
+    /// no system call is ever injected.
+    #[must_use]
+    pub fn obstacles(&self) -> Vec<Obstacle> {
+        self.live.iter().flat_map(|f| f.obstacles()).cloned().collect()
+    }
+
+    /// Threads of all processes.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        self.live.iter().map(|f| f.threads().len()).sum()
+    }
+
+    /// Lets all of them go; returns how long the root was stopped.
+    ///
+    /// # Errors
+    /// When one of them died meanwhile. The others are let go all the same.
+    pub fn end(mut self, fate: Fate) -> Result<Duration> {
+        let (since, mut first_error) = (self.since, None);
+        let mut note = |result: Result<()>| {
+            if let Err(error) = result {
+                first_error.get_or_insert(error);
+            }
+        };
+        match fate {
+            Fate::Kill => {
+                // None of them runs in between, so none can leave anything behind.
+                self.live.iter().for_each(|f| note(f.signal(libc::SIGKILL)));
+                let deadline = Instant::now() + Duration::from_secs(5);
+                std::mem::take(&mut self.live).into_iter().for_each(|f| f.reap(deadline));
+            }
+            Fate::Run | Fate::Stop => {
+                self.live.iter_mut().for_each(|f| note(f.unmap()));
+                if fate == Fate::Stop {
+                    self.live.iter().for_each(|f| note(f.signal(libc::SIGSTOP)));
+                }
+            }
+        }
+        drop(self);
+        first_error.map_or(Ok(since.elapsed()), Err)
+    }
+}
+
+impl Drop for FrozenTree {
+    fn drop(&mut self) {
+        // Before any of them runs: those that borrow our mapping must not lose it while they use it,
+        // nor may somebody else's take its place.
+        for frozen in &mut self.live {
+            frozen.leave();
+        }
+    }
+}
+
+/// Who has which children.
+struct Children {
+    /// By parent, where the kernel has no lists (CONFIG_PROC_CHILDREN).
+    by_parent: Option<HashMap<i32, Vec<i32>>>,
+}
+
+impl Children {
+    fn new() -> Self {
+        let us = std::process::id();
+        let listed = std::fs::exists(format!("/proc/self/task/{us}/children")).unwrap_or(false);
+        Self { by_parent: (!listed).then(HashMap::new) }
+    }
+
+    fn refresh(&mut self) {
+        let Some(map) = &mut self.by_parent else { return };
+        map.clear();
+        for pid in proc::processes() {
+            let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s));
+            if let Some(stat) = stat {
+                map.entry(stat.ppid).or_default().push(pid);
+            }
+        }
+    }
+
+    fn of(&self, parent: &Frozen) -> Vec<i32> {
+        if let Some(map) = &self.by_parent {
+            return map.get(&parent.pid()).cloned().unwrap_or_default();
+        }
+        proc::children(parent.pid(), &parent.tids())
+    }
+}
+
+/// Refuses a tree that we are in.
+fn check_not_above_us(root: i32) -> Result<()> {
+    let mut pid = std::process::id() as i32;
+    while pid > 1 {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s));
+        pid = stat.map_or(0, |s| s.ppid);
+        if pid == root {
+            let why = "ckpt-dump itself runs below it: run ckpt-dump from somewhere else (another terminal), \
+                       or `--allow children` dumps it alone";
+            return Err(anyhow!(Failure::WrongKind { pid, name: proc::name(pid), why: why.into() }));
+        }
+    }
+    Ok(())
+}
