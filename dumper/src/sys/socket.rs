@@ -157,6 +157,36 @@ pub fn peek(fd: BorrowedFd<'_>, max: usize) -> Result<Option<Peeked>> {
     Ok(Some(Peeked { bytes, from, descriptors, truncated }))
 }
 
+/// Of the `len` bytes that a peek has found in a stream: how many were sent before the last of the
+/// messages that they come from. Every peek shows descriptors that come with the next message but one,
+/// so the kernel is made to stop there: it copies message by message, and memory for all but one byte
+/// has no room for the last one.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn peek_all_but_last(fd: BorrowedFd<'_>, len: usize) -> Result<usize> {
+    let mut bytes = vec![0_u8; len];
+    // Nothing is ever mapped at address 0.
+    let mut iov = [
+        libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len.saturating_sub(1) },
+        libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 4096 },
+    ];
+    // SAFETY: an all-zero `msghdr` is valid.
+    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    (msg.msg_iov, msg.msg_iovlen) = (iov.as_mut_ptr(), iov.len());
+    // SAFETY: the first buffer has its length; the kernel cannot write to the second one. Without a
+    // control buffer, no descriptor is installed.
+    let n = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut msg, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    match usize::try_from(n) {
+        Ok(n) => Ok(n),
+        Err(_) => match Error::last_os_error() {
+            // There is but one message.
+            e if e.raw_os_error() == Some(libc::EFAULT) => Ok(0),
+            e => Err(e),
+        },
+    }
+}
+
 /// The descriptors that a peek installed in our table.
 fn received(msg: &libc::msghdr) -> Vec<OwnedFd> {
     let mut all = Vec::new();

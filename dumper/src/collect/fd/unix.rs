@@ -230,8 +230,12 @@ fn stream_parts(walk: &mut PeekWalk<'_>) -> Result<Vec<Peeked>> {
         // A peek ends where the sender changes, and behind descriptors.
         let Some(part) = peek(walk.fd(), total - done)?.filter(|p| !p.bytes.is_empty()) else { break };
         let len = part.bytes.len();
-        let plain =
-            if part.descriptors.is_empty() { len } else { bytes_before_descriptors(walk, done, len)? };
+        let plain = if part.descriptors.is_empty() {
+            len
+        } else {
+            walk.seek(done)?;
+            sys::socket::peek_all_but_last(walk.fd(), len)?
+        };
         done += len;
         let (before, behind) = part.bytes.split_at(plain);
         if !before.is_empty() {
@@ -246,18 +250,6 @@ fn stream_parts(walk: &mut PeekWalk<'_>) -> Result<Vec<Peeked>> {
     }
     ensure!(done == total, "only {done} of {total} queued bytes can be read");
     Ok(parts)
-}
-
-/// How many of the `len` bytes at `start` can be read without getting descriptors.
-fn bytes_before_descriptors(walk: &mut PeekWalk<'_>, start: usize, len: usize) -> Result<usize> {
-    let (mut without, mut with) = (0, len);
-    while with - without > 1 {
-        let middle = without.midpoint(with);
-        walk.seek(start)?;
-        let has = peek(walk.fd(), middle)?.is_some_and(|p| !p.descriptors.is_empty() || p.truncated);
-        *(if has { &mut with } else { &mut without }) = middle;
-    }
-    Ok(without)
 }
 
 /// A socket name for messages.
