@@ -9,6 +9,7 @@ pub mod memory;
 pub mod proc;
 pub mod signals;
 mod surroundings;
+pub mod sysv;
 pub mod task;
 pub mod threads;
 pub mod timers;
@@ -26,6 +27,7 @@ pub use memory::MemoryFacts;
 pub use signals::SignalFacts;
 use std::fs::File;
 use std::sync::Arc;
+pub use sysv::SysvFacts;
 pub use task::ProcessFacts;
 pub use threads::ThreadFacts;
 pub use timers::TimerFacts;
@@ -45,6 +47,7 @@ pub struct Facts {
     pub fds: FdFacts,
     /// Our handles for mapped files: [`memory::MappedFile::handle`] is an index.
     pub mapped_files: Vec<Arc<File>>,
+    pub sysv: SysvFacts,
     /// What collectors could not observe at all and the plan must refuse.
     pub obstacles: Vec<Obstacle>,
 }
@@ -120,6 +123,8 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
     }
+    facts.sysv =
+        sysv::collect(&mut tree.live, &facts.tasks, &facts.host).context("observing System V IPC")?;
     Ok(facts)
 }
 

@@ -27,7 +27,8 @@ pub fn namespaces(pid: i32, creds: &CredsFacts) -> Vec<String> {
         let info = proc::read(&format!("/proc/{pid}/mountinfo")).unwrap_or_default();
         proc::root_mount(&info).map(str::to_owned)
     };
-    let mut found: Vec<String> = ["ipc", "mnt", "net", "time", "user", "uts"]
+    // For the IPC namespace see `sysv`.
+    let mut found: Vec<String> = ["mnt", "net", "time", "user", "uts"]
         .into_iter()
         .filter(|name| differ(link(&theirs, name), link("self", name)))
         .filter(|name| match *name {

@@ -1,9 +1,10 @@
 //! Address spaces: which VMAs, which bytes of them are stored, and from where.
 
 use super::{Builder, FileKey};
+use crate::collect::memory::sharers::key;
 use crate::collect::memory::smaps::Entry;
 use crate::collect::memory::{MappedFile, MemoryFacts, VmaFacts};
-use crate::collect::{Facts, TaskFacts, fd::FileStat};
+use crate::collect::{Facts, TaskFacts, fd::FileStat, sysv::segment};
 use crate::contents::MEMORY_FILES;
 use ckpt_format::file::file_flags;
 use ckpt_format::mm::mm_flags;
@@ -19,7 +20,9 @@ pub fn plan(builder: &mut Builder, all: &Facts, index: usize) -> u32 {
     let (first, first_guard) = (builder.tables.vmas.len() as u32, builder.tables.guards.len() as u32);
     let own_mounts = task.process.namespaces.iter().any(|n| n == "mnt");
     for vma in &facts.vmas {
-        if let Some((what, remedy)) = obstacle(vma, facts, own_mounts) {
+        let lost = segment(&vma.shown).is_some() && super::sysv::file_of(builder, vma).is_none();
+        let lost = lost.then_some(("System V shared memory that may not be read", "run ckpt-dump as root"));
+        if let Some((what, remedy)) = lost.or_else(|| obstacle(vma, facts, own_mounts)) {
             let shown = &vma.shown;
             let name = String::from_utf8_lossy(&shown.path);
             let name = if name.is_empty() { "anonymous" } else { &name };
@@ -112,7 +115,6 @@ fn obstacle(vma: &VmaFacts, facts: &MemoryFacts, own_mounts: bool) -> Option<(&'
         ("anon_inode:[io_uring]", "an io_uring", "run the program without io_uring (most have an option)"),
         ("anon_inode:", "memory of a kernel object", RESTART),
         ("/secretmem", "memfd_secret(2) memory, which nobody else can read", RESTART),
-        ("/SYSV", "System V shared memory", "use POSIX shared memory or mmap(MAP_SHARED) instead"),
         ("socket:", "the ring of a packet socket", RESTART),
         ("/dmabuf:", "a DMA buffer", RESTART),
         ("[uprobes]", "it is being traced with uprobes", "remove the probes (perf, bpftrace, systemtap)"),
@@ -175,7 +177,10 @@ fn vma_record(builder: &mut Builder, all: &Facts, task: &TaskFacts, vma: &VmaFac
         (VmaKind::FilePrivate, Some(file)) if recreated => nameless(builder, all, pid, vma, file),
         (VmaKind::FilePrivate, Some(file)) => named_file(builder, facts, file, file_flags::MUST_BE_IDENTICAL),
         (VmaKind::FileShared, Some(file)) => named_file(builder, facts, file, 0),
-        (VmaKind::SharedObject, Some(file)) => nameless(builder, all, pid, vma, file),
+        (VmaKind::SharedObject, Some(file)) => match super::sysv::file_of(builder, vma) {
+            Some(segment) => segment,
+            None => nameless(builder, all, pid, vma, file),
+        },
         _ => NONE,
     };
     let name = ["[anon:", "[anon_shmem:"].iter().find_map(|p| shown.path.strip_prefix(p.as_bytes()));
@@ -382,9 +387,7 @@ fn shown_page(vma: &VmaFacts) -> u64 {
 
 /// All mappings of the same object, whoever has them, by offset; each with the process.
 fn mappings_of<'a>(all: &'a Facts, vma: &VmaFacts) -> Vec<(i32, &'a VmaFacts)> {
-    let same = |other: &VmaFacts| {
-        other.shown.shared && (other.shown.dev, other.shown.ino) == (vma.shown.dev, vma.shown.ino)
-    };
+    let same = |other: &VmaFacts| other.shown.shared && key(&other.shown) == key(&vma.shown);
     let of_task = |t: &'a TaskFacts| t.mm.vmas.iter().map(|v| (t.pid, v));
     let mut found: Vec<_> = all.tasks.iter().flat_map(of_task).filter(|(_, v)| same(v)).collect();
     found.sort_by_key(|(_, v)| v.shown.offset);

@@ -131,7 +131,6 @@ fn what_cannot_be_saved_is_refused_by_name() {
         ("1000-2000 rw-s 00000000 00:0e 7 /[aio] (deleted)", "rd wr", "io_setup"),
         ("1000-2000 rw-p 00000000 00:00 0 ", "rd wr um", "userfaultfd"),
         ("1000-2000 rw-s 00000000 00:05 7 /dev/dri/card0", "rd wr io pf", "device"),
-        ("1000-2000 rw-s 00000000 00:01 7 /SYSV00000000 (deleted)", "rd wr", "System V"),
     ];
     for (line, flags, expected) in cases {
         let b = build(MemoryFacts { vmas: vec![vma(line, flags, &[])], ..Default::default() }, true);

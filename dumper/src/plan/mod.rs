@@ -4,6 +4,7 @@
 pub mod fd;
 pub mod hole;
 pub mod memory;
+pub mod sysv;
 pub mod task;
 pub mod threads;
 pub mod tree;
@@ -42,7 +43,7 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
     (
         "namespaces",
-        "the program goes on in the network, IPC, time, host name, user and mount namespaces of its caller",
+        "the program goes on in the network, time, host name, user and mount namespaces of its caller",
     ),
 ];
 
@@ -236,6 +237,7 @@ pub fn plan(facts: &Facts, stub: &Stub, options: Options) -> Result<Plan, Vec<Ob
     header(&mut builder, facts);
     // Descriptors first: they store the whole of a file without a name, mappings only what they show.
     let fd_tables = fd::plan(&mut builder, facts);
+    sysv::plan(&mut builder, facts);
     task::plan_all(&mut builder, facts, &fd_tables);
     // Last: its size depends on that of all tables.
     if let (Err(why), Some(task)) = (hole::plan(&mut builder, facts, stub), facts.tasks.first()) {

@@ -3,6 +3,7 @@
 
 pub mod cpuid;
 pub mod fd;
+pub mod ipc;
 pub mod process;
 pub mod signals;
 pub mod socket;

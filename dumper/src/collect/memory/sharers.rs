@@ -2,6 +2,7 @@
 //! two memories.
 
 use super::smaps::{self, Entry};
+use crate::collect::sysv::segment;
 use crate::collect::{TaskFacts, proc};
 use std::collections::HashSet;
 
@@ -41,11 +42,12 @@ pub fn collect(tasks: &mut [TaskFacts]) {
     }
 }
 
-/// Device and inode.
-type Key = ((u32, u32), u64);
+/// Device and inode. That of a System V segment is its id, which others on the same device may have.
+pub type Key = ((u32, u32), u64, Option<i32>);
 
-fn key(e: &Entry) -> Key {
-    (e.dev, e.ino)
+#[must_use]
+pub fn key(e: &Entry) -> Key {
+    (e.dev, e.ino, segment(e))
 }
 
 /// Tells the first task that has this memory who else has it.
