@@ -7,6 +7,7 @@ use crate::objects;
 use crate::report::{Error, Result};
 use crate::shared::{Shared, Step, TaskShared};
 use crate::sys::{Fd, fd};
+use crate::sysv;
 use ckpt_format::task::task_flags;
 use ckpt_format::{Image, Mm, StubConfig, Task, Thread};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -31,6 +32,7 @@ pub struct Ctx {
     pub files: Files,
     pub objects: objects::Table,
     pub shared: &'static Shared,
+    pub sysv: sysv::Made,
     /// By index in the task table; shared by all.
     pub tasks: &'static [TaskShared],
     /// Index of the task that the calling process becomes.

@@ -25,6 +25,14 @@ impl Files {
     }
 }
 
+impl Files {
+    /// The buffer, for as long as nothing else is copied.
+    #[allow(clippy::mut_from_ref)]
+    pub fn buffer(&self, len: u64) -> Option<&mut [u8]> {
+        self.buffer.take(len).ok()
+    }
+}
+
 /// The record of a file.
 pub fn get(ctx: &Ctx, index: u32) -> Result<&'static FileIdent> {
     Ok(Image::get(ctx.image.files, index, "file")?)

@@ -30,6 +30,7 @@ mod sharers;
 mod signals;
 mod supervisor;
 mod sys;
+mod sysv;
 mod threads;
 mod timers;
 mod tracer;
@@ -87,6 +88,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         files: files::Files::new(work, image.files.len())?,
         objects: objects::Table::new(work, image.objects.len())?,
         shared: work.shared()?,
+        sysv: sysv::Made::new(work, &image)?,
         tasks: work.shared_slice(image.tasks.len())?,
         current: AtomicU32::new(image.header.root_task),
         tids: work.shared_slice(image.threads.len())?,

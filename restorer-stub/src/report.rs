@@ -86,6 +86,8 @@ pub enum On {
     /// A descriptor and the path of its file.
     FdPath(i32, &'static [u8]),
     Number(u64),
+    /// Id of an object, and a process that has to do with it (0 for none), with its name.
+    Held(i32, i32, &'static [u8]),
     /// Start and end of a mapping.
     Range(u64, u64),
     /// CPU features: bits of [`ckpt_format::cpu::WORDS`].
@@ -185,6 +187,8 @@ impl fmt::Display for On {
             Self::FdOf(n, pid) => write!(f, " (fd {n} of process {pid})"),
             Self::FdPath(n, path) => write!(f, " fd {n} ({})", Printable(path)),
             Self::Number(n) => write!(f, " {n}"),
+            Self::Held(id, pid, _) if pid <= 0 => write!(f, " {id}"),
+            Self::Held(id, pid, name) => write!(f, " {id}, of process {pid} ({})", Printable(name)),
             Self::Range(a, b) => write!(f, " {a:#x}-{b:#x}"),
             Self::Features(words) => ckpt_format::cpu::FEATURES
                 .iter()

@@ -5,7 +5,7 @@ use crate::mem::{fill, map, own, shared, tids, vdso};
 use crate::report::{self, Error, Printable, Result, fail, say};
 use crate::shared::{Step, TaskShared};
 use crate::sys::{fd, process};
-use crate::{attributes, family, objects, sharers, signals, threads, timers};
+use crate::{attributes, family, objects, sharers, signals, sysv, threads, timers};
 use ckpt_format::{Mm, Task};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__NR_munmap, __NR_prctl, __NR_set_robust_list};
@@ -50,6 +50,7 @@ fn begin(ctx: &'static Ctx) -> Result<()> {
     attributes::stop_timers();
     signals::unblock(ctx.callers_mask);
     own::unmap_all(&ctx.config)?;
+    sysv::create(ctx)?;
     shared::create_several(ctx)?;
     objects::create_all(ctx)
 }
@@ -116,6 +117,7 @@ fn finish(ctx: &'static Ctx, task: &'static Task, mm: &Mm) -> Result<()> {
 /// As far as it does not concern the address space.
 pub fn finish_process(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     objects::finish(ctx, task)?;
+    sysv::finish(ctx, task)?;
     timers::create(ctx, task)?;
     attributes::set_limits(task)
 }

@@ -8,6 +8,7 @@ use crate::report::{Error, On, Result};
 use crate::shared::{Said, Step};
 use crate::sys::process::{self, Wait};
 use crate::sys::ptrace;
+use crate::sysv;
 use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -32,6 +33,14 @@ pub enum Outcome {
 /// # Errors
 /// When a thread cannot be traced: nothing has run then, and nothing may.
 pub fn run(ctx: &Ctx) -> Result<Outcome> {
+    let outcome = lead(ctx);
+    if !matches!(outcome, Ok(Outcome::Running)) {
+        sysv::remove_made(ctx);
+    }
+    outcome
+}
+
+fn lead(ctx: &Ctx) -> Result<Outcome> {
     for step in [Step::Created, Step::Joined, Step::Placed, Step::Ready] {
         for (index, shared) in ctx.tasks.iter().enumerate() {
             if ctx.takes_part(index, step) && shared.wait(step) != Said::Done {

@@ -12,11 +12,13 @@ use crate::supervisor::Helper;
 use crate::sys::process::{self, Wait};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal};
 use crate::tracer::Outcome;
-use crate::{creds, signals, supervisor, tracer};
+use crate::{creds, signals, supervisor, sysv, tracer};
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general::{__WALL, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, O_RDONLY, WNOHANG};
+use linux_raw_sys::general::{
+    __WALL, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, O_RDONLY, WNOHANG,
+};
 use linux_raw_sys::prctl::{PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG};
 
 const SIGKILL: i32 = 9;
@@ -45,6 +47,9 @@ pub fn run(ctx: &'static Ctx) -> ! {
 /// `same` where it is permitted and the ids are free; else `ns` for several threads, which know
 /// each other's ids; else, and where namespaces are forbidden, in place.
 fn auto(ctx: &'static Ctx) -> Error {
+    if let Some(in_the_way) = sysv::foreign(ctx) {
+        return in_the_way;
+    }
     let why_not = same(ctx);
     note(format_args!("not with the same ids: {why_not}"));
     if !ctx.is_alone() {
@@ -56,7 +61,7 @@ fn auto(ctx: &'static Ctx) -> Error {
             }
         };
     }
-    if ctx.image.threads.len() > 1 {
+    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
             // Go and others keep ids that nobody knows how to correct.
@@ -94,6 +99,7 @@ fn in_place(ctx: &'static Ctx) -> Error {
 
 fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     check_creds(ctx, false)?;
+    sysv::check(ctx)?;
     ctx.set_mode(Mode::New);
     note(format_args!("restoring in place, as process {}", process::getpid()));
     let failed = Error::os("cannot start the tracer");
@@ -149,6 +155,7 @@ fn same(ctx: &'static Ctx) -> Error {
 fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     check_creds(ctx, false)?;
     ids_are_free(ctx)?;
+    sysv::check(ctx)?;
     ctx.shared.own_supervisor()?;
     if !ctx.is_alone() {
         // Whatever loses its parent while a restore fails comes to us, to be ended.
@@ -194,7 +201,7 @@ fn ids_are_free(ctx: &Ctx) -> Result<()> {
 }
 
 /// Name of a process of this machine; empty if it cannot be known.
-fn name_of(ctx: &Ctx, id: i32) -> &'static [u8] {
+pub fn name_of(ctx: &Ctx, id: i32) -> &'static [u8] {
     let read = || {
         let path = CPath::concat(&[b"/proc/", Decimal::new(id as u64).as_bytes(), b"/comm"]).ok()?;
         let file = fd::open_at(Fd::CWD, &path, O_RDONLY, 0).ok()?;
@@ -250,7 +257,9 @@ fn unshare(ctx: &Ctx) -> Result<()> {
              kernel.apparmor_restrict_unprivileged_userns): use --pid new",
         )
     };
-    if process::caps().effective & CAP_SYS_ADMIN != 0 && process::unshare(CLONE_NEWPID | CLONE_NEWNS).is_ok()
+    let ipc = if sysv::is_needed(ctx) { CLONE_NEWIPC } else { 0 };
+    if process::caps().effective & CAP_SYS_ADMIN != 0
+        && process::unshare(CLONE_NEWPID | CLONE_NEWNS | ipc).is_ok()
     {
         check_creds(ctx, false)?;
         // Else the new /proc would show up outside.
@@ -258,7 +267,7 @@ fn unshare(ctx: &Ctx) -> Result<()> {
             .map_err(Error::os("cannot make mounts private"));
     }
     check_creds(ctx, true)?;
-    process::unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS).map_err(forbidden)?;
+    process::unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | ipc).map_err(forbidden)?;
     let map = |path: &[u8], id: u32| {
         let id = Decimal::new(u64::from(id));
         let line = CPath::concat(&[id.as_bytes(), b" ", id.as_bytes(), b" 1"])?;

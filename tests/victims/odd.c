@@ -9,7 +9,6 @@
 #include <netinet/in.h>
 #include <sys/inotify.h>
 #include <sys/io.h>
-#include <sys/shm.h>
 #include <sys/socket.h>
 #ifndef SYS_io_uring_setup
 #define SYS_io_uring_setup 425
@@ -19,7 +18,6 @@
 #endif
 
 static pid_t child = -1;
-static int shm = -1;
 
 static void stay_at(int fd, int number, const char *what) {
     if (fd < 0) skip("no %s here: %s", what, strerror(errno));
@@ -161,7 +159,6 @@ static void add(const char *kind) {
     else if (!strcmp(kind, "uts")) namespace(CLONE_NEWUTS);
     else if (!strcmp(kind, "net")) namespace(CLONE_NEWNET);
     else if (!strcmp(kind, "mnt")) namespace(CLONE_NEWNS);
-    else if (!strcmp(kind, "ipc")) namespace(CLONE_NEWIPC);
     else if (!strcmp(kind, "user")) namespace(CLONE_NEWUSER);
     else if (!strcmp(kind, "ldt")) segment();
     else if (!strcmp(kind, "ioports")) {
@@ -170,11 +167,6 @@ static void add(const char *kind) {
     else if (!strcmp(kind, "own_directory")) thread_apart(CLONE_FS);
     else if (!strcmp(kind, "huge_memfd")) {
         stay_at((int)syscall(SYS_memfd_create, "huge", 4), 35, "memfd of huge pages");
-    }
-    else if (!strcmp(kind, "shm")) {
-        if ((shm = shmget(IPC_PRIVATE, PAGE, 0600)) < 0) skip("no System V shared memory here");
-        CHECK(shmat(shm, NULL, 0) != (void *)-1);
-        shmctl(shm, IPC_RMID, NULL);
     } else fail("no such kind: %s", kind);
 }
 

@@ -7,6 +7,7 @@ pub mod map;
 pub mod own;
 pub mod shared;
 pub mod start;
+pub mod sysv;
 pub mod tids;
 pub mod vdso;
 pub mod work;

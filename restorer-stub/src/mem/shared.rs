@@ -1,6 +1,7 @@
 //! Shared memory without a name: one object, mapped wherever the program had it.
 
 use super::map::{len, map, on};
+use super::sysv;
 use crate::ctx::Ctx;
 use crate::files;
 use crate::report::{Error, On, Result};
@@ -66,6 +67,9 @@ fn is_object(vma: &Vma) -> bool {
 pub fn map_objects(ctx: &Ctx, vmas: &[Vma]) -> Result<()> {
     for (i, vma) in vmas.iter().enumerate().filter(|(_, v)| is_object(v)) {
         let file = files::get(ctx, vma.file)?;
+        if sysv::is_segment(ctx, vma) {
+            continue;
+        }
         if file.flags & file_flags::ANON_SHARED == 0 {
             map_file(ctx, vma)?;
         } else if !vmas[..i].iter().any(|v| is_object(v) && v.file == vma.file) {
@@ -73,7 +77,7 @@ pub fn map_objects(ctx: &Ctx, vmas: &[Vma]) -> Result<()> {
             map_anonymous(ctx, file, all)?;
         }
     }
-    Ok(())
+    sysv::attach(ctx, vmas)
 }
 
 /// A memfd or a deleted file: the recreated file, which descriptors may share.

@@ -156,6 +156,11 @@ fn get(kind: Kind, key: i32, size: u64, flags: u32) -> Result<i32> {
     id.map(|id| id as i32)
 }
 
+/// Whether a segment may have contents: its time of the last detach.
+pub fn was_used(id: i32) -> bool {
+    stat(Kind::Shm, id).is_ok_and(|r| r.words[8] != 0)
+}
+
 /// shmat(2) where the kernel likes.
 pub fn attach(id: i32, read_only: bool) -> Result<usize> {
     // SAFETY: maps into free address space only.

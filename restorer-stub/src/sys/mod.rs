@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod fd;
+pub mod ipc;
 pub mod mm;
 pub mod object;
 pub mod process;
