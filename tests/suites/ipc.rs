@@ -1,7 +1,9 @@
 //! System V IPC and POSIX message queues: by id, key and name, with contents and everything that is
 //! attached to them.
 
-use ckpt_tests::{Scenarios, Suite};
+use ckpt_tests::{Context, Error, Proc, Scenarios, Suite, T, TestResult, Who, ensure};
+use nix::sys::signal::Signal;
+use std::process::Command;
 
 fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("ipc");
@@ -9,5 +11,98 @@ fn main() -> std::process::ExitCode {
     suite.victim("sysv_shm", plain().all_pids());
     suite.victim("sysv_sem", plain().all_pids());
     suite.victim("sysv_msg", plain().all_pids());
+    suite.victim("sysv_tree", Scenarios::tree());
+    for victim in ["sysv_shm", "sysv_sem", "sysv_msg", "sysv_tree"] {
+        // Another dump needs the rights over a namespace that is the program's own.
+        let scenarios = if victim == "sysv_tree" { Scenarios::tree() } else { plain().all_pids() };
+        let scenarios = Scenarios { user: false, ..scenarios.wrapper(&["unshare", "-i"]) };
+        suite.victim_named(&format!("{victim}_own_namespace"), victim, scenarios);
+    }
+    if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
+        for (who, name) in [(Who::Me, "root"), (Who::User, "user")] {
+            suite.test_as(who, format!("made_again::{name}"), made_again);
+        }
+        suite.test_as(Who::User, "made_again_in_place::user", made_again_in_place);
+        suite.test("in_use", in_use);
+        suite.test("key_in_use", key_in_use);
+        suite.test("failed_restore", failed_restore);
+    }
     suite.run()
+}
+
+/// Dumped and killed; what it left behind is removed.
+fn dumped(t: &T) -> Result<String, Error> {
+    let mut victim = t.victim("sysv_keep").start()?;
+    t.dump(victim.pid()).kill().ok()?;
+    victim.expect_signal(Signal::SIGKILL)?;
+    let ids = t.read("ids")?;
+    let removed = Command::new("ipcrm").args(ids.split(' ')).status().context("ipcrm")?;
+    ensure!(removed.success(), "ipcrm {ids}: {removed}");
+    Ok(ids)
+}
+
+fn verify(t: &T, mut restored: Proc) -> TestResult {
+    t.ping()?;
+    t.go()?;
+    let ended = restored.expect_exit(0);
+    t.expect_ok().and(ended)
+}
+
+/// Nothing is left of the objects: they are made with their ids, without privileges in a namespace.
+fn made_again(t: &T) -> TestResult {
+    dumped(t)?;
+    verify(t, t.restore("saved.ckpt").start()?)
+}
+
+fn made_again_in_place(t: &T) -> TestResult {
+    ckpt_tests::need_root()?;
+    dumped(t)?;
+    t.restore("saved.ckpt").pid("new").refused(&["not permitted", "id", "--pid ns"])
+}
+
+fn in_use(t: &T) -> TestResult {
+    let mut victim = t.victim("sysv_keep").start()?;
+    let pid = victim.pid();
+    t.dump(pid).ok()?;
+    let ids = t.read("ids")?;
+    let shm = ids.split(' ').nth(1).unwrap_or("?");
+    t.restore("saved.ckpt").pid("new").refused(&["in use", shm, &pid.to_string(), "sysv_keep"])?;
+    t.restore("saved.ckpt").refused(&["in use"])?;
+    // Both at the same time, each with its own.
+    let restored = t.restore("saved.ckpt").pid("ns").start()?;
+    verify(t, restored)?;
+    victim.expect_exit(0)
+}
+
+/// Another segment has got the key.
+fn key_in_use(t: &T) -> TestResult {
+    let key = (0x4b00_0000 | std::process::id()).to_string();
+    let mut victim = t.victim("sysv_keep").args(&[&key]).start()?;
+    t.dump(victim.pid()).kill().ok()?;
+    victim.expect_signal(Signal::SIGKILL)?;
+    let ids = t.read("ids")?;
+    ensure!(Command::new("ipcrm").args(ids.split(' ')).status()?.success(), "ipcrm {ids}");
+    let binary = t.path("sysv_keep");
+    let status = Command::new(&binary).args([&key, "leave"]).status().context("a second segment")?;
+    ensure!(status.success(), "{status}");
+    let refused = t.restore("saved.ckpt").refused(&["in the way", "ipcrm"]);
+    let key = format!("{:#x}", key.parse::<u32>()?);
+    ensure!(Command::new("ipcrm").args(["-M", &key]).status()?.success(), "ipcrm -M {key}");
+    refused?;
+    verify(t, t.restore("saved.ckpt").start()?)
+}
+
+/// What a restore made that failed later is removed again.
+fn failed_restore(t: &T) -> TestResult {
+    let ids = dumped(t)?;
+    for mode in ["new", "same"] {
+        t.restore("saved.ckpt").pid(mode).args(["--chdir", "/nonexistent"]).refused(&["/nonexistent"])?;
+        for (list, column, id) in [("shm", 1, 1), ("sem", 1, 3), ("msg", 1, 5)] {
+            let id = ids.split(' ').nth(id).unwrap_or("?");
+            let text = std::fs::read_to_string(format!("/proc/sysvipc/{list}"))?;
+            let mut found = text.lines().filter_map(|l| l.split_whitespace().nth(column));
+            ensure!(!found.any(|i| i == id), "{mode}: the {list} with id {id} is left");
+        }
+    }
+    verify(t, t.restore("saved.ckpt").start()?)
 }

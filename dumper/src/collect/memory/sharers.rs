@@ -35,6 +35,10 @@ pub fn collect(tasks: &mut [TaskFacts]) {
         let Ok(text) = std::fs::read(format!("/proc/{other}/maps")) else { continue };
         // What cannot be parsed has ended meanwhile.
         for theirs in smaps::parse(&text).unwrap_or_default().iter().filter(|e| is_nameless(e)) {
+            // Ids of segments are those of an IPC namespace.
+            if segment(theirs).is_some() && namespace(other) != tasks.first().and_then(|t| namespace(t.pid)) {
+                continue;
+            }
             if wanted.remove(&key(theirs)) {
                 note(tasks, theirs, other);
             }
@@ -48,6 +52,10 @@ pub type Key = ((u32, u32), u64, Option<i32>);
 #[must_use]
 pub fn key(e: &Entry) -> Key {
     (e.dev, e.ino, segment(e))
+}
+
+fn namespace(pid: i32) -> Option<std::path::PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/ipc")).ok()
 }
 
 /// Tells the first task that has this memory who else has it.
