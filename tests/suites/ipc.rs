@@ -77,7 +77,7 @@ fn in_use(t: &T) -> TestResult {
 /// Another segment has got the key.
 fn key_in_use(t: &T) -> TestResult {
     let key = (0x4b00_0000 | std::process::id()).to_string();
-    let mut victim = t.victim("sysv_keep").args(&[&key]).start()?;
+    let mut victim = t.victim("sysv_keep").args([&key]).start()?;
     t.dump(victim.pid()).kill().ok()?;
     victim.expect_signal(Signal::SIGKILL)?;
     let ids = t.read("ids")?;
