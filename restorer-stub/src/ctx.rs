@@ -47,6 +47,8 @@ pub struct Ctx {
     /// The root leads a process group of its own on the caller's terminal, and the caller is in the
     /// foreground there.
     pub lends_terminal: bool,
+    /// End of the stack on which everything runs but threads.
+    pub stack_top: usize,
     /// Signals that the caller blocked.
     pub callers_mask: u64,
     /// Who runs the image.

@@ -2,8 +2,8 @@
 //! into its session and process group. Zombies end here; helpers, too, when nobody needs them any more.
 
 use crate::ctx::{Ctx, Mode, is_brief};
+use crate::mem::start::on_empty_stack;
 use crate::report::{Error, On, Result, note, say};
-use crate::restore::become_task;
 use crate::shared::{Said, Step};
 use crate::signals;
 use crate::sys::process::{self, Wait};
@@ -113,7 +113,7 @@ fn make(ctx: &'static Ctx, index: usize, task: &'static Task) -> Result<()> {
     })
     .map_err(|e| cannot_make(e, task.pid))?;
     if child == 0 {
-        become_task(ctx);
+        on_empty_stack(ctx);
     }
     Ok(())
 }
@@ -216,23 +216,22 @@ fn end(task: &Task) -> ! {
 /// zombies stay for the program.
 fn bury(ctx: &Ctx, task: &Task) -> Result<()> {
     let failed = |e, pid| Error::os("cannot wait for process")(e).on(On::Pid(pid));
+    // In this order those of whom something may be inherited come before what is.
     for (index, other) in ctx.image.tasks.iter().enumerate() {
         if other.flags & task_flags::HELPER != 0 && heir(ctx, index) == Some(ctx.index()) {
             process::wait(other.pid, __WALL).map_err(|e| failed(e, other.pid))?;
             ctx.forget(other.pid);
+        } else if other.flags & task_flags::ZOMBIE != 0 && other.ppid == task.pid {
+            process::wait_peek(other.pid, WEXITED | WNOWAIT | __WALL).map_err(|e| failed(e, other.pid))?;
         }
-    }
-    // Children of helpers are ours by now.
-    for other in ctx.image.tasks.iter().filter(|t| t.flags & task_flags::ZOMBIE != 0 && t.ppid == task.pid) {
-        process::wait_peek(other.pid, WEXITED | WNOWAIT | __WALL).map_err(|e| failed(e, other.pid))?;
     }
     Ok(())
 }
 
-/// The living task that a helper is left to when helpers above it are gone.
+/// The living task that a helper is left to when those above it are gone.
 fn heir(ctx: &Ctx, helper: usize) -> Option<usize> {
     let mut at = ctx.image.tasks.get(helper)?.creator as usize;
-    while ctx.image.tasks.get(at)?.flags & task_flags::HELPER != 0 {
+    while is_brief(ctx.image.tasks.get(at)?) {
         at = ctx.image.tasks[at].creator as usize;
     }
     Some(at)

@@ -61,7 +61,7 @@ fn main(start: &'static Start) -> ! {
 
 /// Opens the image and reads the command line.
 fn open(start: &'static Start) -> Result<&'static Ctx> {
-    let Start { config, work, ref initial, mask } = *start;
+    let Start { config, work, ref initial, mask, stack_top } = *start;
     if initial.secure {
         // It would lend these rights to whoever chooses its arguments and files.
         return Err(Error::new("a set-user-ID, set-group-ID or privileged image is not run")
@@ -96,6 +96,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         page_size: initial.page_size,
         callers_group: sys::object::own_group(),
         lends_terminal: false,
+        stack_top,
         callers_mask: mask,
         caller: creds::Caller::read(work)?,
         mode: AtomicU32::new(0),

@@ -403,8 +403,9 @@ pub fn finish(ctx: &Ctx, task: &Task) -> Result<()> {
     }
     if ctx.is_root() {
         for shm in ctx.image.shms.iter().filter(|s| s.perm.mode & shm_mode::DEST != 0) {
-            ipc::remove(Kind::Shm, shm.perm.id)
-                .map_err(|e| Error::os("cannot remove shared memory")(e).on(On::Number(shm.perm.id as u64)))?;
+            ipc::remove(Kind::Shm, shm.perm.id).map_err(|e| {
+                Error::os("cannot remove shared memory")(e).on(On::Number(shm.perm.id as u64))
+            })?;
         }
     } else if !is_brief(task) {
         touch(ctx, task)?;

@@ -7,11 +7,16 @@ static void *second(void *arg) {
     return NULL;
 }
 
-static volatile int continued;
+static volatile int continued, dismissed;
 
 static void on_cont(int sig) {
     (void)sig;
     continued++;
+}
+
+static void on_dismiss(int sig) {
+    (void)sig;
+    dismissed = 1;
 }
 
 static pid_t stopping(int code, bool threads) {
@@ -19,10 +24,13 @@ static pid_t stopping(int code, bool threads) {
     if (pid) return pid;
     pthread_t thread;
     signal(SIGCONT, on_cont);
+    signal(SIGUSR1, on_dismiss);
     if (threads) CHECK(pthread_create(&thread, NULL, second, (void *)&continued) == 0);
     prepared();
     CHECK(raise(SIGSTOP) == 0);
     EQ(continued, 1);
+    // Of a zombie nobody learns that it was continued.
+    while (!dismissed) sleep_ms(1);
     if (threads) CHECK(pthread_join(thread, NULL) == 0);
     _exit(code);
 }
@@ -46,6 +54,7 @@ static void resume(pid_t pid, bool reported, int code) {
     CHECK(kill(pid, SIGCONT) == 0);
     CHECK(waitid(P_PID, pid, &info, WCONTINUED) == 0);
     EQ(info.si_code, CLD_CONTINUED);
+    CHECK(kill(pid, SIGUSR1) == 0);
     reap(pid, EXITED(code));
 }
 

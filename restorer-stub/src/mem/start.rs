@@ -99,6 +99,8 @@ pub struct Start {
     pub initial: Initial,
     /// The signals that the caller blocked.
     pub mask: u64,
+    /// End of the stack on which everything runs but threads.
+    pub stack_top: usize,
 }
 
 /// Bytes of the leader's stack. Paths (4 KiB each) and messages are its largest objects.
@@ -133,8 +135,20 @@ unsafe fn start(sp: usize, config: StubConfig, mask: u64) -> Result<(&'static St
         let initial = read_stack(sp, &work)?;
         let place = work.reserve::<Work>()?;
         let work = place.write(work);
-        Ok((work.value(Start { config, work, initial, mask })?, stack.top))
+        Ok((work.value(Start { config, work, initial, mask, stack_top: stack.top })?, stack.top))
     }
+}
+
+/// In a new process: goes on with an empty stack. A tree of some depth would fill it otherwise, as each
+/// process is made from within the making of its parent.
+pub fn on_empty_stack(ctx: &'static crate::ctx::Ctx) -> ! {
+    extern "C" fn go_on(ctx: usize) -> ! {
+        // SAFETY: the address of a `Ctx` of the work area, which is there for good.
+        crate::restore::become_task(unsafe { &*(ctx as *const crate::ctx::Ctx) })
+    }
+    // SAFETY: the whole stack is this process's own copy, and nobody returns to what is on it: references
+    // to it are gone with `fork_begun`.
+    unsafe { arch::switch_stack(ctx.stack_top, go_on, core::ptr::from_ref(ctx) as usize) }
 }
 
 extern "C" fn on_own_stack(start: usize) -> ! {
