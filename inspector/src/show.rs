@@ -147,6 +147,11 @@ fn describe(image: &Image, object: &Object) -> String {
             .payload::<tty::Tty>(object.payload)
             .map(|p| format!("{} (the caller's terminal takes its place)", image.text(p.path)))
             .unwrap_or_default(),
+        ObjectKind::Pty => image
+            .payload::<tty::Pty>(object.payload)
+            .map(|p| format!("{}, provided by the program", image.text(p.path)))
+            .unwrap_or_default(),
+        ObjectKind::PtyMaster | ObjectKind::PtySlave => format!("terminal #{}", object.inner),
         ObjectKind::Inherited => image
             .payload::<regular::Inherited>(object.payload)
             .map(|p| format!("the caller's fd {}; was {}", p.from_fd, image.text(p.was)))

@@ -5,9 +5,9 @@ use crate::ctx::{Ctx, Mode, is_brief};
 use crate::mem::start::on_empty_stack;
 use crate::report::{Error, On, Result, note, say};
 use crate::shared::{Said, Step};
-use crate::signals;
 use crate::sys::process::{self, Wait};
 use crate::sys::{Errno, fd, object, signal};
+use crate::{objects, signals};
 use ckpt_format::task::task_flags;
 use ckpt_format::{NONE, Task};
 use core::sync::atomic::Ordering;
@@ -59,18 +59,19 @@ pub fn begun(child: i32) -> crate::sys::Result<()> {
 pub fn grow(ctx: &'static Ctx) -> Result<()> {
     if ctx.is_alone() {
         // In place, a shell may have made the process a group leader already.
-        return if ctx.mode() == Mode::New { Ok(()) } else { own_session_and_group(ctx.task()?) };
+        return if ctx.mode() == Mode::New { Ok(()) } else { own_session_and_group(ctx, ctx.task()?) };
     }
     let (task, own) = (ctx.task()?, ctx.own()?);
     if task.flags & task_flags::ADOPTS != 0 {
         process::prctl(PR_SET_CHILD_SUBREAPER, 1, 0).map_err(Error::os("cannot become a subreaper"))?;
     }
     make_children(ctx, task_flags::BEFORE_SETSID)?;
-    own_session_and_group(task)?;
+    own_session_and_group(ctx, task)?;
     make_children(ctx, 0)?;
     own.done(ctx.shared, Step::Created);
     join_group(ctx, task)?;
     own.done(ctx.shared, Step::Joined);
+    objects::bring_to_foreground(ctx, task)?;
     if is_brief(task) {
         end(task);
     }
@@ -83,7 +84,7 @@ pub fn grow(ctx: &'static Ctx) -> Result<()> {
 
 /// As [`grow`], for a process that makes no others and comes when all groups have their leaders.
 pub fn take_identity(ctx: &Ctx, task: &Task) -> Result<()> {
-    own_session_and_group(task)?;
+    own_session_and_group(ctx, task)?;
     join_group(ctx, task)
 }
 
@@ -132,8 +133,9 @@ pub fn cannot_make(e: Errno, pid: i32) -> Error {
 /// Whether a task is at the head of a session that is made here.
 pub fn leads_session(task: &Task) -> bool {
     let flags = task.flags;
-    // With a terminal the root stays in the session of whoever lends it one.
-    let lent = task.creator == NONE && flags & task_flags::HAS_CTTY != 0;
+    // With a terminal from outside the root stays in the session of whoever lends it one.
+    let lent = flags & (task_flags::HAS_CTTY | task_flags::CTTY_INSIDE) == task_flags::HAS_CTTY;
+    let lent = task.creator == NONE && lent;
     flags & task_flags::SESSION_LEADER != 0 && flags & task_flags::SESSION_OF_CALLER == 0 && !lent
 }
 
@@ -176,9 +178,10 @@ pub fn take_terminal(ctx: &Ctx, root: &Task) {
     bring_to_foreground(group);
 }
 
-fn own_session_and_group(task: &Task) -> Result<()> {
+fn own_session_and_group(ctx: &Ctx, task: &Task) -> Result<()> {
     if leads_session(task) {
         process::setsid().map_err(|e| Error::os("cannot start the session")(e).on(On::Pid(task.sid)))?;
+        objects::take_controlling(ctx, task)?;
     } else if leads_group(task) {
         process::setpgid(0)
             .map_err(|e| Error::os("cannot start the process group")(e).on(On::Pid(task.pgid)))?;

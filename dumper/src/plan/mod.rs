@@ -39,6 +39,8 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("unix-outside", "unix sockets connected to other processes find the other end closed"),
     ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
     ("shared-outside", "memory shared with other processes becomes a copy of the program's own"),
+    ("pty-data", "what waits to be read in a pseudo-terminal that the program provides is dropped"),
+    ("pty-outside", "terminals that the program provides for processes outside the image are hung up"),
     ("device", "unknown devices are opened again by path, without the state that they had"),
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
     (

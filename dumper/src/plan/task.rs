@@ -66,7 +66,7 @@ fn arrange(facts: &Facts, ids: &OwnIds) -> Tree {
             seen: t.pid,
             rank: t.rank,
             zombie: false,
-            has_terminal: p.tty_nr != 0,
+            has_terminal: p.tty_nr != 0 && !facts.fds.provide_terminal(p.tty_nr),
             tids: t.threads.iter().map(|t| t.own_tid).collect(),
             shares: [
                 t.shares.mm,
@@ -146,6 +146,7 @@ fn live(
     let index = builder.tables.tasks.len() as u32;
     let first_thread = builder.tables.threads.len() as u32;
     let ctty = if process.tty_nr == 0 { NONE } else { terminal(builder, process.tty_nr) };
+    let inside = facts.fds.provide_terminal(process.tty_nr);
     for thread in &task.threads {
         super::threads::plan(builder, thread, index, task.pid);
     }
@@ -167,7 +168,7 @@ fn live(
         ppid: own(process.ppid),
         pgid: process.pgid,
         sid: process.sid,
-        flags: flags(task),
+        flags: flags(task) | if inside { task_flags::CTTY_INSIDE } else { 0 },
         exit_signal: process.exit_signal,
         status: process.stopped_by.unwrap_or(0),
         personality: process.personality,
@@ -273,12 +274,12 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
 /// The object of a terminal, by its device number.
 fn terminal(builder: &Builder, tty_nr: u32) -> u32 {
     let tables = &builder.tables;
-    let is_it = |object: &Object| {
-        object.kind == ObjectKind::Tty as u32
-            && builder
-                .payload_of::<fd::tty::Tty>(object.payload)
-                .is_some_and(|tty| tty.rdev == u64::from(tty_nr))
+    let rdev = |object: &Object| match ObjectKind::from_u32(object.kind) {
+        Some(ObjectKind::Tty) => builder.payload_of::<fd::tty::Tty>(object.payload).map(|tty| tty.rdev),
+        Some(ObjectKind::Pty) => builder.payload_of::<fd::tty::Pty>(object.payload).map(|pty| pty.rdev),
+        _ => None,
     };
+    let is_it = |object: &Object| rdev(object) == Some(u64::from(tty_nr));
     tables.objects.iter().position(is_it).map_or(NONE, |i| i as u32)
 }
 

@@ -8,4 +8,5 @@ pub mod process;
 pub mod signals;
 pub mod socket;
 pub mod thread;
+pub mod tty;
 pub mod vm;

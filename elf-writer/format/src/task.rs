@@ -102,4 +102,6 @@ pub mod task_flags {
     pub const STOP_REPORTED: u32 = 1024;
     /// A subreaper while the tree is made, so that what its helpers leave behind becomes its child.
     pub const ADOPTS: u32 = 2048;
+    /// With HAS_CTTY: the terminal is a pseudo-terminal of the image.
+    pub const CTTY_INSIDE: u32 = 4096;
 }

@@ -20,6 +20,8 @@ const KINDS: &[(ObjectKind, Create)] = &[
     (ObjectKind::InetSocket, inet::socket),
     (ObjectKind::UnixSocket, unix::socket),
     (ObjectKind::Tty, tty::open),
+    (ObjectKind::PtyMaster, pty::master),
+    (ObjectKind::PtySlave, pty::slave),
     (ObjectKind::Inherited, inherited::take),
 ];
 
@@ -61,6 +63,7 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     o.count_ends()?;
     o.create(KINDS)?;
     o.create(LATER)?;
+    pty::settle(&o)?;
     o.each(ObjectKind::UnixSocket, unix::fill)?;
     o.each(ObjectKind::UnixSocket, unix::connect)?;
     o.each(ObjectKind::UnixSocket, unix::settle)?;

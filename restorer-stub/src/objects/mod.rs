@@ -9,6 +9,7 @@ mod locks;
 mod make;
 mod pipe;
 mod place;
+mod pty;
 mod regular;
 mod socket;
 mod tty;
@@ -24,6 +25,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use linux_raw_sys::general::*;
 pub use make::create_all;
 pub use place::{finish, place};
+pub use pty::{bring_to_foreground, take_controlling};
 use zerocopy::FromBytes;
 
 /// What is known of each object while there are several processes; by index. Every process has its

@@ -57,6 +57,8 @@ pub fn finish(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
         }
     }
     locks::take(&o)?;
+    o.each_first(ObjectKind::PtyMaster, pty::close_master)?;
+    o.each_first(ObjectKind::PtySlave, pty::close_slave)?;
     tty::modes(&o)
 }
 

@@ -8,6 +8,7 @@ pub mod mm;
 pub mod object;
 pub mod process;
 pub mod ptrace;
+pub mod pty;
 pub mod sched;
 pub mod signal;
 pub mod socket;

@@ -12,6 +12,7 @@ pub mod inet;
 pub mod multicast;
 pub mod outside;
 pub mod pipe;
+pub mod pty;
 pub mod regular;
 pub mod socket;
 pub mod tty;
@@ -146,6 +147,7 @@ pub enum Detail {
     Inet(inet::InetFacts),
     Unix(unix::UnixFacts),
     Tty(tty::TtyFacts),
+    PtyMaster(pty::MasterFacts),
     Memfd(regular::MemfdFacts),
     /// A kind that nobody here knows, in words.
     Unknown(String),
@@ -261,6 +263,8 @@ enum Sign {
     Mode(u32),
     /// A character device with one of these major numbers.
     Major(std::ops::RangeInclusive<u32>),
+    /// The character device with this number.
+    Device(u32, u32),
     /// AF_* of a socket.
     Family(i32),
 }
@@ -278,9 +282,10 @@ const KINDS: &[(Sign, Collect)] = &[
     (Sign::Mode(libc::S_IFLNK), regular::collect),
     (Sign::Mode(libc::S_IFBLK), regular::collect),
     (Sign::Mode(libc::S_IFIFO), pipe::collect),
-    // Unix 98 pty slaves (Documentation/admin-guide/devices.txt), virtual consoles, serial lines,
-    // and 5:0 /dev/tty, 5:1 /dev/console.
+    // Unix 98 pty slaves (Documentation/admin-guide/devices.txt), 5:2 /dev/ptmx, virtual consoles,
+    // serial lines, and 5:0 /dev/tty, 5:1 /dev/console.
     (Sign::Major(136..=143), tty::collect),
+    (Sign::Device(5, 2), pty::master),
     (Sign::Major(4..=5), tty::collect),
     (Sign::Mode(libc::S_IFCHR), regular::collect),
     (Sign::Family(libc::AF_INET), inet::collect),
@@ -288,9 +293,6 @@ const KINDS: &[(Sign, Collect)] = &[
     (Sign::Family(libc::AF_UNIX), unix::collect),
     (Sign::Mode(libc::S_IFSOCK), socket::unknown),
 ];
-
-/// 5:2 is `/dev/ptmx`: a pty master, not a terminal to be had from the caller.
-const PTMX: (u32, u32) = (5, 2);
 
 /// Observes the descriptors of stopped processes.
 ///
@@ -343,6 +345,7 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
             event::resolve_targets(&cx, (index, d.pid, d.fd), targets);
         }
     }
+    pty::resolve(&mut descriptions);
     Ok(FdFacts { tables, descriptions, files: cx.files })
 }
 
@@ -404,6 +407,15 @@ fn tables(targets: &[Frozen]) -> Result<Vec<FdTableFacts>> {
         }
     }
     Ok(tables)
+}
+
+impl FdFacts {
+    /// Whether a terminal (`tty_nr` of `/proc/PID/stat`) is provided by one of the processes.
+    #[must_use]
+    pub fn provide_terminal(&self, tty_nr: u32) -> bool {
+        let is_it = |d: &Description| matches!(&d.detail, Detail::PtyMaster(m) if m.device == tty_nr);
+        tty_nr != 0 && self.descriptions.iter().any(is_it)
+    }
 }
 
 impl FdTableFacts {
@@ -513,7 +525,8 @@ fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
     let matches = |sign: &Sign| match sign {
         Sign::Link(prefix) => probe.link.starts_with(prefix.as_bytes()),
         Sign::Mode(m) => mode == *m,
-        Sign::Major(range) => mode == libc::S_IFCHR && range.contains(&device.0) && device != PTMX,
+        Sign::Major(range) => mode == libc::S_IFCHR && range.contains(&device.0),
+        Sign::Device(major, minor) => mode == libc::S_IFCHR && device == (*major, *minor),
         Sign::Family(f) => family == *f,
     };
     Ok(KINDS.iter().find(|(sign, _)| matches(sign)).map_or(unknown as Collect, |(_, collect)| *collect))

@@ -6,6 +6,7 @@
 mod event;
 mod inet;
 mod pipe;
+mod pty;
 mod regular;
 mod socket;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub fn plan(builder: &mut Builder, facts: &Facts) -> Vec<u32> {
         claims: [None; 3],
         pipes: pipe::by_inode(fds),
         unix: unix::by_inode(fds),
+        ptys: HashMap::new(),
     };
     for index in 0..fds.descriptions.len() {
         p.description(index);
@@ -73,6 +75,8 @@ struct Planner<'a> {
     pipes: HashMap<(u64, u64), Vec<usize>>,
     /// Unix sockets by inode.
     unix: HashMap<u64, usize>,
+    /// Object of each pseudo-terminal, by the description of its master.
+    ptys: HashMap<usize, u32>,
 }
 
 impl<'a> Planner<'a> {
@@ -88,7 +92,11 @@ impl<'a> Planner<'a> {
             Detail::Epoll(targets) => Some(event::epoll(self, d, targets)),
             Detail::Inet(facts) => inet::socket(self, d, facts),
             Detail::Unix(facts) => unix::socket(self, index, d, facts),
-            Detail::Tty(facts) => tty::terminal(self, index, d, facts),
+            Detail::Tty(facts) => match facts.master {
+                Some(master) => Some(pty::slave(self, d, facts, master)),
+                None => tty::terminal(self, index, d, facts),
+            },
+            Detail::PtyMaster(facts) => Some(pty::master(self, index, d, facts)),
             Detail::Unknown(what) => unknown::refuse(self, d, what),
             Detail::Failed(why) => {
                 let what = format!("{}: cannot be observed: {why}", self.name(d));

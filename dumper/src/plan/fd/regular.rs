@@ -12,10 +12,9 @@ use elf_writer::Source;
 use std::borrow::Cow;
 
 /// Devices that hold no state for who has them open: null, zero, full, random, urandom, kmsg
-/// (Documentation/admin-guide/devices.txt, major 1), and 5:0 `/dev/tty` opened with O_PATH.
-const PLAIN_DEVICES: &[(u32, u32)] = &[(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (1, 11), (5, 0)];
-/// `/dev/ptmx`, and masters that came from it.
-const PTMX: (u32, u32) = (5, 2);
+/// (Documentation/admin-guide/devices.txt, major 1), and 5:0 `/dev/tty` and 5:2
+/// `/dev/ptmx` opened with O_PATH.
+const PLAIN_DEVICES: &[(u32, u32)] = &[(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (1, 11), (5, 0), (5, 2)];
 const DEV_NULL: (u32, u32) = (1, 3);
 
 /// `f_type` of statfs(2) (include/uapi/linux/magic.h): sizes there say nothing, or there are no
@@ -34,12 +33,6 @@ pub fn file(p: &mut Planner<'_>, index: usize, d: &Description, facts: &FileFact
     if facts.fs_type == MQUEUE {
         let what = format!("{}: a POSIX message queue", p.name(d));
         p.refuse(d, what, "close it before the dump");
-        return None;
-    }
-    if kind == libc::S_IFCHR && rdev == PTMX {
-        let what =
-            format!("{}: a pseudo-terminal that the program itself provides cannot be saved", p.name(d));
-        p.refuse(d, what, "close it (end what runs in it) before the dump");
         return None;
     }
     if kind == libc::S_IFCHR && !PLAIN_DEVICES.contains(&rdev) {

@@ -84,7 +84,7 @@ fn a_pipe_to_the_outside_is_refused_by_name_or_inherited() {
 
 #[test]
 fn standard_descriptors_on_one_terminal_are_three_objects_and_further_ones_share() {
-    let tty = Detail::Tty(TtyFacts { termios: Some([1; 44]), winsize: [0; 8] });
+    let tty = Detail::Tty(TtyFacts { termios: Some([1; 44]), ..TtyFacts::default() });
     let t = task(vec![description(0, "/dev/pts/1", "02", 4, tty)], &[(1, 0), (2, 0), (10, 0)]);
     let mut b = Builder::default();
     plan(&mut b, &t);

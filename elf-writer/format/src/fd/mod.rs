@@ -85,6 +85,8 @@ pub mod lock_kind {
 pub mod object_flags {
     /// Comes from whoever runs the image (descriptors 0 to 2, unless `--fd` says otherwise).
     pub const INHERITED: u32 = 1;
+    /// A terminal that was opened as `/dev/tty`.
+    pub const DEV_TTY: u32 = 2;
 }
 
 /// [`Object::kind`]. Values are never reused.
@@ -116,6 +118,13 @@ pub enum ObjectKind {
     Memfd = 11,
     /// Stands for a descriptor of the caller. [`regular::Inherited`].
     Inherited = 12,
+    /// A pseudo-terminal; no descriptor refers to it directly. Its `queue` is what the slave has not read
+    /// yet. [`tty::Pty`].
+    Pty = 14,
+    /// Its ends. `inner` is the [`ObjectKind::Pty`]. No payload. The master's `queue` is what it has not
+    /// read yet.
+    PtyMaster = 15,
+    PtySlave = 16,
 }
 
 impl ObjectKind {
@@ -123,7 +132,7 @@ impl ObjectKind {
         use ObjectKind::*;
         [
             File, PipeEnd, Pipe, EventFd, TimerFd, SignalFd, Epoll, InetSocket, UnixSocket, Tty, Memfd,
-            Inherited,
+            Inherited, Pty, PtyMaster, PtySlave,
         ]
         .into_iter()
         .find(|k| *k as u32 == v)
