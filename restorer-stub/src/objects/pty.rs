@@ -135,7 +135,8 @@ fn open_master(o: &Maker, record: &Pty) -> Result<(Fd, u32)> {
 
 /// When all ends are there: what a process outside might see, and packet mode.
 pub fn settle(o: &Maker) -> Result<()> {
-    for (index, pair) in o.ctx.image.objects.iter().enumerate() {
+    let objects = o.ctx.image.objects.iter().enumerate();
+    for (index, pair) in objects.filter(|(_, x)| x.kind == ObjectKind::Pty as u32) {
         let Some(master) = o.kept(index as u32, MASTER) else { continue };
         let record: &Pty = o.ctx.image.payload(pair.payload)?;
         let failed = Error::os("cannot set up the pseudo-terminal");
