@@ -4,6 +4,7 @@
 use super::{TaskFacts, proc};
 use crate::ptrace::{Call, Frozen, FrozenTree};
 use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
 
 /// A process that has ended, for which its parent has not waited yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +38,11 @@ const SI_STATUS: usize = 24;
 /// When a process died, or what must be known cannot be.
 pub fn collect(tree: &mut FrozenTree, tasks: &mut [TaskFacts]) -> Result<Vec<ZombieFacts>> {
     let mut zombies = tree.zombies.iter().map(|z| look_at(z.pid)).collect::<Result<Vec<_>>>()?;
-    for (index, parent) in tree.live.iter_mut().enumerate() {
-        let own = (0..zombies.len()).filter(|z| tree.zombies[*z].parent == index).collect::<Vec<_>>();
+    let mut of_parent = vec![Vec::new(); tree.live.len()];
+    tree.zombies.iter().enumerate().for_each(|(i, z)| of_parent[z.parent].push(i));
+    let tasks_by_pid: HashMap<i32, usize> = tasks.iter().enumerate().map(|(i, t)| (t.pid, i)).collect();
+    let zombies_by_pid: HashMap<i32, usize> = zombies.iter().enumerate().map(|(i, z)| (z.pid, i)).collect();
+    for (parent, own) in tree.live.iter_mut().zip(of_parent) {
         let pids: Vec<i32> = own.iter().map(|z| zombies[*z].own_pid).collect();
         for (zombie, answer) in own.into_iter().zip(ask(parent, &pids, libc::WEXITED)?) {
             let zombie = &mut zombies[zombie];
@@ -59,8 +63,12 @@ pub fn collect(tree: &mut FrozenTree, tasks: &mut [TaskFacts]) -> Result<Vec<Zom
             tasks[task].stop_reported = answer.is_none();
         }
         for (rank, child) in proc::children(parent.pid(), &parent.tids()).into_iter().enumerate() {
-            tasks.iter_mut().filter(|t| t.pid == child).for_each(|t| t.rank = rank);
-            zombies.iter_mut().filter(|z| z.pid == child).for_each(|z| z.rank = rank);
+            if let Some(task) = tasks_by_pid.get(&child) {
+                tasks[*task].rank = rank;
+            }
+            if let Some(zombie) = zombies_by_pid.get(&child) {
+                zombies[*zombie].rank = rank;
+            }
         }
     }
     Ok(zombies)

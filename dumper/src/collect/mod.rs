@@ -25,6 +25,7 @@ pub use host::HostFacts;
 pub use kin::ZombieFacts;
 pub use memory::MemoryFacts;
 pub use signals::SignalFacts;
+use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 pub use sysv::SysvFacts;
@@ -96,7 +97,7 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
         return Ok(facts);
     }
     let pids: Vec<i32> = tree.live.iter().map(Frozen::pid).collect();
-    let members: Vec<i32> = pids.iter().copied().chain(tree.zombies.iter().map(|z| z.pid)).collect();
+    let members: HashSet<i32> = pids.iter().copied().chain(tree.zombies.iter().map(|z| z.pid)).collect();
     let shared = |what| match process::sharing(&pids, what) {
         Err(_) if pids.len() == 1 => Ok(vec![0]),
         found => found.context("kcmp(2), to find what processes share"),
@@ -105,7 +106,7 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
         (shared(Shared::Memory)?, shared(Shared::Directories)?, shared(Shared::Handlers)?);
     let mut known = memory::files::Known::default();
     for (index, target) in tree.live.iter_mut().enumerate() {
-        let mut task = task(target, &members)?;
+        let mut task = task(target, pids[0], &members)?;
         task.shares = Shares { mm: mm[index], fs: fs[index], sighand: sighand[index] };
         if mm[index] == index {
             let pid = target.pid();
@@ -129,13 +130,13 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
 }
 
 /// What is a process's own but memory and descriptors.
-fn task(target: &mut Frozen, members: &[i32]) -> Result<TaskFacts> {
+fn task(target: &mut Frozen, root: i32, members: &HashSet<i32>) -> Result<TaskFacts> {
     let pid = target.pid();
     // Before the queues, and again after them: see `TimerFacts::reconcile`.
     let before =
         timers::collect(target, |tid| tid).with_context(|| format!("observing the timers of PID {pid}"))?;
     let threads = threads::collect(target).with_context(|| format!("observing the threads of PID {pid}"))?;
-    let process = task::collect(target, members).with_context(|| format!("observing PID {pid}"))?;
+    let process = task::collect(target, root, members).with_context(|| format!("observing PID {pid}"))?;
     let signals = signals::collect(target).with_context(|| format!("observing the signals of PID {pid}"))?;
     let own_tid = |tid| threads.iter().find(|t| t.tid == tid).map_or(tid, |t| t.own_tid);
     let mut timers =
@@ -147,7 +148,7 @@ fn task(target: &mut Frozen, members: &[i32]) -> Result<TaskFacts> {
 }
 
 /// Living processes outside of the tree whose id is that of a process group or session inside.
-fn outside(tasks: &[TaskFacts], zombies: &[ZombieFacts], members: &[i32]) -> Vec<(i32, String)> {
+fn outside(tasks: &[TaskFacts], zombies: &[ZombieFacts], members: &HashSet<i32>) -> Vec<(i32, String)> {
     let of_tasks = tasks.iter().map(|t| &t.process);
     let ids = of_tasks.flat_map(|p| [(p.seen_pgid, p.pgid), (p.seen_sid, p.sid)]);
     let of_zombies = zombies.iter().flat_map(|z| [(z.seen_pgid, z.pgid), (z.seen_sid, z.sid)]);

@@ -3,6 +3,7 @@
 use super::{creds, proc, surroundings};
 use crate::ptrace::{Call, Frozen};
 use anyhow::{Context, Result};
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
 
 /// `/proc/PID/stat`, `status`, `limits` ... and prctl(2) values.
@@ -86,11 +87,11 @@ const PR_GET_MEMORY_MERGE: u64 = 68;
 const PR_TSC_SIGSEGV: u32 = 2;
 const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
 
-/// Observes the process, which is one of `members`.
+/// Observes the process, which is one of `members` of the tree below `first`.
 ///
 /// # Errors
 /// When the target died, or `/proc/PID` cannot be read.
-pub fn collect(target: &mut Frozen, members: &[i32]) -> Result<ProcessFacts> {
+pub fn collect(target: &mut Frozen, first: i32, members: &HashSet<i32>) -> Result<ProcessFacts> {
     let pid = target.pid();
     let file = |name: &str| proc::read(&format!("/proc/{pid}/{name}"));
     let raw =
@@ -110,9 +111,7 @@ pub fn collect(target: &mut Frozen, members: &[i32]) -> Result<ProcessFacts> {
         ppid: stat.ppid,
         seen_pgid: stat.pgrp,
         seen_sid: stat.session,
-        other_pid_namespace: members
-            .first()
-            .is_some_and(|root| surroundings::other_pid_namespace(*root, pid)),
+        other_pid_namespace: surroundings::other_pid_namespace(first, pid),
         tty_nr: stat.tty_nr,
         tty_pgrp: stat.tpgid,
         exit_signal: stat.exit_signal,
@@ -181,7 +180,7 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
     Ok(())
 }
 
-fn children_outside(target: &Frozen, members: &[i32]) -> Vec<(i32, String)> {
+fn children_outside(target: &Frozen, members: &HashSet<i32>) -> Vec<(i32, String)> {
     let mut found = proc::children(target.pid(), &target.tids());
     found.retain(|child| !members.contains(child));
     found.sort_unstable();

@@ -106,6 +106,9 @@ struct Work<'a> {
     /// The session that a node needs to be born in, if it matters.
     wish: Vec<Option<Session>>,
     used: BTreeSet<i32>,
+    helpers: HashMap<i32, usize>,
+    /// The root leads its group, and needs groups of its own: a shell.
+    own_group: bool,
     obstacles: Vec<Obstacle>,
 }
 
@@ -136,6 +139,9 @@ impl<'a> Work<'a> {
             entities: nodes.iter().enumerate().map(entity).collect(),
             wish: vec![None; nodes.len()],
             used: ids.chain(outside.iter().map(|(id, _)| *id)).collect(),
+            helpers: HashMap::new(),
+            own_group: root.pgid == root.pid
+                && (root.sid == root.pid || nodes.iter().any(|n| n.sid == root.sid && n.pgid != root.pgid)),
             obstacles: Vec::new(),
             by_pid,
         };
@@ -308,6 +314,9 @@ impl<'a> Work<'a> {
         adopter: Option<usize>,
     ) -> usize {
         let of_caller = if session.is_none() { SESSION_OF_CALLER } else { 0 };
+        if let Who::Helper { pid, .. } = who {
+            self.helpers.insert(pid, self.entities.len());
+        }
         self.entities.push(Entity {
             who,
             creator: Some(creator),
@@ -322,7 +331,7 @@ impl<'a> Work<'a> {
     }
 
     fn helper_with(&self, id: i32) -> Option<usize> {
-        self.entities.iter().position(|e| matches!(e.who, Who::Helper { pid, .. } if pid == id))
+        self.helpers.get(&id).copied()
     }
 
     fn is_outside(&self, id: i32) -> Option<&'a str> {
@@ -370,17 +379,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether, as a flag, a node's process group becomes that of whoever runs the image: the root's,
-    /// unless the root leads it and needs groups of its own.
+    /// Whether, as a flag, a node's process group becomes that of whoever runs the image.
     fn pgrp_of_caller(&self, node: usize) -> u32 {
-        let root = &self.nodes[0];
-        let others = || {
-            let session = self.entities[0].session;
-            let mut all = self.nodes.iter().zip(&self.entities);
-            all.any(|(n, e)| e.session == session && n.pgid != root.pgid)
-        };
-        let own = root.pgid == root.pid && (root.sid == root.pid || others());
-        if !own && self.nodes[node].pgid == root.pgid { PGRP_OF_CALLER } else { 0 }
+        if !self.own_group && self.nodes[node].pgid == self.nodes[0].pgid { PGRP_OF_CALLER } else { 0 }
     }
 
     fn groups(&mut self) {

@@ -7,7 +7,8 @@ use super::wait;
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// How long a thread may take to stop. Those in uninterruptible sleep (disk, NFS, vfork) take as
@@ -23,12 +24,69 @@ pub struct Threads {
     pub obstacles: Vec<Obstacle>,
 }
 
+/// Threads that we trace, and that run on until their turn comes.
+#[derive(Debug)]
+pub struct Seized {
+    /// By id.
+    threads: HashMap<i32, Tracee<Running>>,
+    /// What they start is traced from its birth on.
+    follow: bool,
+}
+
+impl Seized {
+    /// None yet. With `follow`, what they start will be traced from its birth on.
+    pub fn new(follow: bool) -> Self {
+        Self { threads: HashMap::new(), follow }
+    }
+
+    /// Traces all threads of a process that are not traced yet, without stopping any. Returns the
+    /// threads, and whether there were any new ones; `None` for a process that cannot be traced: [`freeze`]
+    /// will tell why.
+    pub fn seize(&mut self, pid: i32) -> Option<(Vec<i32>, bool)> {
+        let before = self.threads.len();
+        // At once: it may not live long enough to be looked at.
+        if !self.threads.contains_key(&pid) && !self.seize_thread(pid, pid) && !is_ours(pid, pid) {
+            return None;
+        }
+        let tids = list(pid).unwrap_or_default();
+        for &tid in tids.iter().filter(|tid| **tid != pid) {
+            if !self.threads.contains_key(&tid) && kernel_worker(pid, tid).is_none() {
+                self.seize_thread(pid, tid);
+            }
+        }
+        Some((tids, self.threads.len() > before))
+    }
+
+    fn seize_thread(&mut self, pid: i32, tid: i32) -> bool {
+        let seized = Tracee::seize(pid, tid, self.follow);
+        seized.map(|tracee| self.threads.insert(tid, tracee)).is_ok()
+    }
+
+    fn take(&mut self, pid: i32, tid: i32) -> io::Result<Tracee<Running>> {
+        if let Some(tracee) = self.threads.remove(&tid) {
+            return Ok(tracee);
+        }
+        match Tracee::seize(pid, tid, self.follow) {
+            Err(_) if self.follow && is_ours(pid, tid) => Ok(Tracee::adopt(pid, tid)),
+            result => result,
+        }
+    }
+}
+
+/// We trace it already.
+fn is_ours(pid: i32, tid: i32) -> bool {
+    let status = proc::read(&format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    let us = std::fs::read_link("/proc/thread-self").unwrap_or_default();
+    let us = us.file_name().and_then(|n| n.to_str()).unwrap_or("?");
+    proc::field(&status, "TracerPid") == Some(us)
+}
+
 /// Stops all threads: seize those that exist, stop them, look for new ones, until there are none.
 /// This ends, because only threads that are not stopped yet can start others.
 ///
 /// # Errors
 /// [`Failure`] for what has an exit status of its own. Threads stopped so far run on.
-pub fn freeze(pid: i32) -> Result<Threads> {
+pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
     let mut stopped: BTreeMap<i32, Tracee<Stopped>> = BTreeMap::new();
     let mut busy: Vec<Tracee<Running>> = Vec::new();
     let mut workers: BTreeMap<i32, String> = BTreeMap::new();
@@ -49,7 +107,7 @@ pub fn freeze(pid: i32) -> Result<Threads> {
                 workers.insert(tid, name);
                 continue;
             }
-            match Tracee::seize(pid, tid) {
+            match seized.take(pid, tid) {
                 Ok(tracee) => fresh.push(tracee),
                 Err(error) if is_dead(pid, tid) => {
                     zombie_leader |= tid == pid;
@@ -198,7 +256,7 @@ fn obstacles(pid: i32, busy: &[Tracee<Running>], zombie_leader: bool) -> Vec<Obs
     obstacles
 }
 
-fn list(pid: i32) -> Result<Vec<i32>> {
+pub fn list(pid: i32) -> Result<Vec<i32>> {
     let path = format!("/proc/{pid}/task");
     let entries = match std::fs::read_dir(&path) {
         Ok(entries) => entries,

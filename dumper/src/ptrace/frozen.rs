@@ -1,6 +1,6 @@
 //! A process with all of its threads stopped.
 
-use super::freeze;
+use super::freeze::{self, Seized};
 use super::gadget::Gadgets;
 use super::parachute;
 use super::remote::{Call, RemoteMemory, Scratch, Site};
@@ -55,9 +55,9 @@ impl Frozen {
     ///
     /// # Errors
     /// [`Failure`] for what has an exit status of its own; the process runs on then.
-    pub(super) fn stop(pid: i32, gadgets: Option<Gadgets>) -> Result<Self> {
+    pub(super) fn stop(pid: i32, seized: &mut Seized, gadgets: Option<Gadgets>) -> Result<Self> {
         // First of all: a process of a tree that keeps changing may not live long.
-        let freeze::Threads { stopped, obstacles } = freeze::freeze(pid)?;
+        let freeze::Threads { stopped, obstacles } = freeze::freeze(pid, seized)?;
         // Through a thread that lives: the leader may have exited.
         let memory = RemoteMemory::open(stopped.first().map_or(pid, Tracee::tid))?;
         // The id is that of the process that we trace.

@@ -29,9 +29,19 @@ fn plain(request: libc::c_uint, tid: i32, data: usize) -> io::Result<()> {
     unsafe { ptrace(request, tid, 0, data) }.map(drop)
 }
 
-/// Attaches without stopping.
-pub fn seize(tid: i32) -> io::Result<()> {
-    plain(libc::PTRACE_SEIZE, tid, 0)
+/// Attaches without stopping. With `follow`, so is every thread or process that it starts from now on:
+/// those begin their life stopped. Not those of vfork(2), for which their parent waits.
+pub fn seize(tid: i32, follow: bool) -> io::Result<()> {
+    let options = if follow { libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACECLONE } else { 0 };
+    plain(libc::PTRACE_SEIZE, tid, options as usize)
+}
+
+/// What an event is about: the id of the new thread or process.
+pub fn event_message(tid: i32) -> io::Result<i32> {
+    let mut message: libc::c_ulong = 0;
+    // SAFETY: the kernel writes one long to `message`, which outlives the call.
+    unsafe { ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, (&raw mut message) as usize) }?;
+    Ok(message as i32)
 }
 
 pub fn interrupt(tid: i32) -> io::Result<()> {

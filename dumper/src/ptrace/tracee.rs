@@ -11,6 +11,7 @@ use crate::error::Failure;
 use crate::sys::{process, signals};
 use anyhow::{Context, Result, bail};
 use ckpt_format::Regs;
+use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -97,24 +98,59 @@ impl State for Running {
         // Only a stopped thread can be detached. If it does not stop in time (uninterruptible
         // sleep), the kernel detaches it when we exit.
         if raw::interrupt(tid).is_err() {
-            return;
+            // Its parent can see its end only after us.
+            return wait::reap(tid);
         }
         let signal = match wait::wait(tid, Instant::now() + Duration::from_secs(1)) {
             Ok(Some(Event::Stop(Stop::Signal(signal)))) => signal,
+            Ok(Some(Event::Stop(Stop::Interrupt))) => {
+                // Errors mean that it was killed.
+                let mut stopped = Stopped::at(At::Event, None);
+                let _ = stopped.load(tid).and_then(|_| stopped.undo_our_eintr(tid));
+                0
+            }
+            Ok(Some(Event::Stop(Stop::Other(event)))) => {
+                note_newborn(tid, event);
+                0
+            }
             _ => 0,
         };
         let _ = raw::detach(tid, signal);
     }
 }
 
+thread_local! {
+    /// What threads that we trace have started, as far as we were told: traced from birth, and stopped.
+    static NEWBORN: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn note_newborn(tid: i32, event: i32) {
+    if matches!(event, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_CLONE)
+        && let Ok(newborn) = raw::event_message(tid)
+    {
+        NEWBORN.with_borrow_mut(|all| all.push(newborn));
+    }
+}
+
+/// Threads and processes of which that became known since the last time. Some may have found their way
+/// to us otherwise.
+pub fn take_newborn() -> Vec<i32> {
+    NEWBORN.take()
+}
+
 impl Tracee<Running> {
-    /// Attaches to a thread without stopping it.
+    /// Attaches to a thread without stopping it; `follow` as in [`raw::seize`].
     ///
     /// # Errors
     /// As ptrace(2), PTRACE_SEIZE.
-    pub fn seize(pid: i32, tid: i32) -> io::Result<Self> {
-        raw::seize(tid)?;
+    pub fn seize(pid: i32, tid: i32, follow: bool) -> io::Result<Self> {
+        raw::seize(tid, follow)?;
         Ok(Self { pid, tid, state: Some(Box::new(Running)) })
+    }
+
+    /// A thread that we trace because we trace what started it.
+    pub fn adopt(pid: i32, tid: i32) -> Self {
+        Self { pid, tid, state: Some(Box::new(Running)) }
     }
 
     /// Asks it to stop; errors mean that it exits, which [`Self::stopped`] will see.
@@ -138,7 +174,8 @@ impl Tracee<Running> {
                 Some(Event::Stop(Stop::Interrupt)) => break (At::Event, None),
                 Some(Event::Stop(Stop::Group(signal))) => break (At::Event, Some(signal)),
                 Some(Event::Stop(Stop::Signal(signal))) => break (At::Signal(signal), None),
-                Some(Event::Stop(Stop::Other(_))) => {
+                Some(Event::Stop(Stop::Other(event))) => {
+                    note_newborn(self.tid, event);
                     raw::resume(self.tid, Resume::Cont).or_else(gone_is_fine)?;
                 }
                 None if Instant::now() >= deadline => return Ok(Outcome::Busy(self)),
@@ -149,17 +186,7 @@ impl Tracee<Running> {
             }
         };
         let (pid, tid) = (self.pid, self.tid);
-        let mut state = Stopped {
-            regs: Regs::default(),
-            mask: 0,
-            dirty: false,
-            at,
-            compat: false,
-            group_stop,
-            original_call: None,
-            owed: None,
-            owes_sigstop: false,
-        };
+        let mut state = Stopped::at(at, group_stop);
         self.state = None;
         let reading = || format!("reading the registers of thread {tid}");
         if !state.load(tid).with_context(reading)? || !state.undo_our_eintr(tid).with_context(reading)? {
@@ -175,6 +202,20 @@ fn gone_is_fine(error: io::Error) -> io::Result<()> {
 }
 
 impl Stopped {
+    fn at(at: At, group_stop: Option<i32>) -> Self {
+        Self {
+            regs: Regs::default(),
+            mask: 0,
+            dirty: false,
+            at,
+            compat: false,
+            group_stop,
+            original_call: None,
+            owed: None,
+            owes_sigstop: false,
+        }
+    }
+
     /// Reads registers and mask; `false` when the thread was killed.
     fn load(&mut self, tid: i32) -> io::Result<bool> {
         let read = || Ok((raw::regs(tid)?, raw::sigmask(tid)?));

@@ -1,8 +1,10 @@
 //! A process and everything below it, stopped at one moment.
 
+use super::freeze::Seized;
 use super::frozen::Frozen;
 use super::gadget::Gadgets;
 use super::remote::RemoteMemory;
+use super::tracee::{Tracee, take_newborn};
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use crate::sys::process::{self, Shared};
@@ -68,32 +70,67 @@ impl FrozenTree {
         let maps = proc::read(&format!("/proc/{root}/maps")).unwrap_or_default();
         let gadgets = RemoteMemory::open(root).ok().and_then(|m| Gadgets::find(&m, &maps));
         let since = Instant::now();
-        let mut tree = Self { live: vec![Frozen::stop(root, gadgets)?], zombies: Vec::new(), since };
+        let mut seized = Seized::new(whole);
+        let root_frozen = Frozen::stop(root, &mut seized, gadgets)?;
+        let mut tree = Self { live: vec![root_frozen], zombies: Vec::new(), since };
         if whole {
             check_not_above_us(root)?;
-            tree.descend()?;
+            tree.descend(&mut seized)?;
         }
+        tree.let_go_of_strangers(seized);
         failpoint::hit("after-freeze")?;
         tree.prepare()?;
         Ok(tree)
     }
 
+    /// Traces everything below the root before anything waits: from then on nobody can be born unseen,
+    /// and those who are born stop at once.
+    fn surround(&self, lists: &mut Children, seized: &mut Seized) {
+        const ROUNDS: usize = 50;
+        let mut ended = HashSet::new();
+        for _ in 0..ROUNDS {
+            lists.refresh();
+            let mut new = false;
+            let mut stack = lists.of(self.live[0].pid(), &self.live[0].tids());
+            // The youngest first: they are the ones that start others.
+            while let Some(pid) = stack.pop() {
+                match if ended.contains(&pid) { None } else { seized.seize(pid) } {
+                    Some((tids, any_new)) => {
+                        new |= any_new;
+                        stack.extend(lists.of(pid, &tids));
+                    }
+                    None => drop(ended.insert(pid)),
+                }
+            }
+            if !new {
+                return;
+            }
+        }
+    }
+
     /// Stops descendants until there is nothing new.
-    fn descend(&mut self) -> Result<()> {
+    fn descend(&mut self, seized: &mut Seized) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut known: HashSet<i32> = self.pids().into_iter().collect();
+        let mut dead: HashSet<i32> = HashSet::new();
         let mut lists = Children::new();
+        self.surround(&mut lists, seized);
         loop {
             let mut changed = self.bury_the_dead(&mut known)?;
             self.zombies.clear();
             lists.refresh();
             let mut parent = 0;
             while let Some(frozen) = self.live.get(parent) {
-                for pid in lists.of(frozen) {
-                    if self.live.iter().any(|f| f.pid() == pid) {
+                for pid in lists.of(frozen.pid(), &frozen.tids()) {
+                    if known.contains(&pid) {
                         continue;
                     }
-                    match self.stop(pid)? {
+                    // Its parent is stopped: it stays what it is.
+                    if dead.contains(&pid) {
+                        self.zombies.push(Zombie { pid, parent });
+                        continue;
+                    }
+                    match self.stop(pid, seized)? {
                         Found::Stopped(frozen) => {
                             self.live.push(*frozen);
                             known.insert(pid);
@@ -101,8 +138,9 @@ impl FrozenTree {
                         }
                         Found::Zombie => {
                             self.zombies.push(Zombie { pid, parent });
+                            dead.insert(pid);
                             // What it had for children has other parents now, perhaps some that we saw before.
-                            changed |= known.insert(pid);
+                            changed = true;
                         }
                         Found::Gone => changed = true,
                         Found::Traced => {}
@@ -123,8 +161,22 @@ impl FrozenTree {
         }
     }
 
-    fn stop(&self, pid: i32) -> Result<Found> {
-        let error = match Frozen::stop(pid, None) {
+    /// Lets those run on that we trace, but that do not descend from the root (any more): their parents
+    /// have ended.
+    fn let_go_of_strangers(&self, seized: Seized) {
+        drop(seized);
+        loop {
+            let ours: HashSet<i32> = self.live.iter().flat_map(Frozen::tids).collect();
+            let newborn = take_newborn();
+            if newborn.is_empty() {
+                return;
+            }
+            newborn.into_iter().filter(|id| !ours.contains(id)).for_each(|id| drop(Tracee::adopt(id, id)));
+        }
+    }
+
+    fn stop(&self, pid: i32, seized: &mut Seized) -> Result<Found> {
+        let error = match Frozen::stop(pid, seized, None) {
             Ok(frozen) => return Ok(Found::Stopped(Box::new(frozen))),
             Err(error) => error,
         };
@@ -261,11 +313,11 @@ impl Children {
         }
     }
 
-    fn of(&self, parent: &Frozen) -> Vec<i32> {
+    fn of(&self, pid: i32, tids: &[i32]) -> Vec<i32> {
         if let Some(map) = &self.by_parent {
-            return map.get(&parent.pid()).cloned().unwrap_or_default();
+            return map.get(&pid).cloned().unwrap_or_default();
         }
-        proc::children(parent.pid(), &parent.tids())
+        proc::children(pid, tids)
     }
 }
 
