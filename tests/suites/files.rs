@@ -33,7 +33,10 @@ fn main() -> std::process::ExitCode {
 /// Refused by default, with the option; with it, reset.
 fn tcp_given_up(t: &T) -> TestResult {
     let mut victim = t.victim("fd_tcp").start()?;
-    t.dump(victim.pid()).kill().refused(5, &["TCP connection from 127.0.0.1", "--allow tcp-established"])?;
+    t.dump(victim.pid()).kill().refused(
+        5,
+        &["TCP connection from 127.0.0.1", "(fd 3 of PID ", "(fd_tcp))", "--allow tcp-established"],
+    )?;
     t.dump(victim.pid()).kill().arg("--allow").arg("tcp-established").ok()?;
     victim.wait_exit()?;
     let mut restored = t.restore("saved.ckpt").start()?;

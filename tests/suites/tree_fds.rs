@@ -8,5 +8,6 @@ fn main() -> std::process::ExitCode {
     suite.victim("tree_fd_shared", Scenarios::tree());
     suite.victim("tree_fd_pending", Scenarios::tree());
     suite.victim("tree_fd_mail", Scenarios::tree());
+    suite.victim("tree_fd_tcp", Scenarios::tree());
     suite.run()
 }

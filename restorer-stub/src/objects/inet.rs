@@ -1,7 +1,7 @@
 //! TCP and UDP sockets.
 
 use super::make::Maker;
-use super::socket as options;
+use super::{socket as options, tcp};
 use crate::report::{Error, Result, note, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
 use ckpt_format::Object;
@@ -10,8 +10,24 @@ use ckpt_format::fd::socket::{InetSocket, socket_state};
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 
+/// Connections first; what would be in the way of their addresses comes later ([`later`]).
 pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &InetSocket = o.ctx.image.payload(object.payload)?;
+    let stream = saved.kind == sys::SOCK_STREAM;
+    match saved.state {
+        socket_state::CONNECTED if stream => tcp::connection(o, index, saved).map(Some),
+        socket_state::WAITING => tcp::waiting(o, index, saved).map(Some),
+        socket_state::LISTENING | socket_state::UNCONNECTED if stream => Ok(None),
+        _ => make(o, index, saved),
+    }
+}
+
+/// Listening sockets, and TCP sockets that are nothing yet.
+pub fn later(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+    make(o, index, o.ctx.image.payload(object.payload)?)
+}
+
+fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
     let on = o.on(index);
     let fd = match sys::socket(saved.family, saved.kind, saved.protocol) {
         // A listener that would also speak multipath TCP: the plain one answers the same clients.
@@ -38,7 +54,7 @@ pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<F
     Ok(Some(fd))
 }
 
-fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
+pub fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
     &bytes[..(len as usize).min(bytes.len())]
 }
 
@@ -96,18 +112,10 @@ fn broken(o: &Maker, index: u32, fd: Fd, saved: &InetSocket) {
 }
 
 fn reset(fd: Fd, family: u32) -> crate::sys::Result<()> {
-    let mut addr = [0u8; 32];
-    addr[0] = family as u8;
-    let len = if family == sys::AF_INET6 { 28 } else { 16 };
-    // ::1 or 127.0.0.1
-    if family == sys::AF_INET6 {
-        addr[23] = 1
-    } else {
-        addr[4..8].copy_from_slice(&[127, 0, 0, 1])
-    }
+    let (addr, len) = loopback(family);
     let listener = sys::socket(family, sys::SOCK_STREAM, 0)?;
     let result = (|| {
-        sys::bind(listener, &addr[..len])?;
+        sys::bind(listener, address(&addr, len))?;
         sys::listen(listener, 1)?;
         let mut bound = [0u8; 32];
         let len = sys::local_name(listener, &mut bound)?;
@@ -123,8 +131,20 @@ fn reset(fd: Fd, family: u32) -> crate::sys::Result<()> {
     result
 }
 
+/// `::1` or `127.0.0.1`, any port: a `struct sockaddr_in6` or `sockaddr_in`, and its length.
+pub fn loopback(family: u32) -> ([u8; 32], u32) {
+    let mut addr = [0u8; 32];
+    addr[0] = family as u8;
+    if family == sys::AF_INET6 {
+        addr[23] = 1;
+        return (addr, 28);
+    }
+    addr[4..8].copy_from_slice(&[127, 0, 0, 1]);
+    (addr, 16)
+}
+
 /// A `struct sockaddr_in` or `sockaddr_in6`, for messages.
-struct Address<'a>(&'a [u8]);
+pub struct Address<'a>(pub &'a [u8]);
 
 impl core::fmt::Display for Address<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -26,7 +26,8 @@ const KINDS: &[(ObjectKind, Create)] = &[
 ];
 
 /// What is made when all the others are there.
-const LATER: &[(ObjectKind, Create)] = &[(ObjectKind::UnixSocket, unix::accepted)];
+const LATER: &[(ObjectKind, Create)] =
+    &[(ObjectKind::UnixSocket, unix::accepted), (ObjectKind::InetSocket, inet::later)];
 
 /// The work on all objects.
 pub struct Maker {
@@ -67,6 +68,9 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     o.each(ObjectKind::UnixSocket, unix::fill)?;
     o.each(ObjectKind::UnixSocket, unix::connect)?;
     o.each(ObjectKind::UnixSocket, unix::settle)?;
+    o.each(ObjectKind::InetSocket, tcp::fill)?;
+    o.each(ObjectKind::InetSocket, tcp::connect_waiting)?;
+    o.each(ObjectKind::InetSocket, tcp::settle)?;
     o.caller.into_iter().flatten().for_each(fd::close);
     files::recreate_all(ctx)
 }

@@ -12,6 +12,7 @@ mod place;
 mod pty;
 mod regular;
 mod socket;
+mod tcp;
 mod tty;
 mod unix;
 

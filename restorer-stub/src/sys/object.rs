@@ -115,6 +115,13 @@ pub fn set_controlling(fd: Fd) -> Result<()> {
     unsafe { sys!(__NR_ioctl, fd.0, linux_raw_sys::ioctl::TIOCSCTTY, 0) }.map(drop)
 }
 
+/// Sleeps; a signal ends it.
+pub fn pause_ms(ms: i64) {
+    let time = timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 };
+    // SAFETY: the time is only read; the rest of it is not asked for.
+    let _ = unsafe { sys!(__NR_nanosleep, &raw const time, 0) };
+}
+
 /// Process group of the calling process.
 pub fn own_group() -> i32 {
     // SAFETY: touches no memory.

@@ -13,6 +13,7 @@ pub const SO_REUSEADDR: u32 = 2;
 pub const SO_ERROR: u32 = 4;
 pub const SO_SNDBUF: u32 = 7;
 pub const SO_LINGER: u32 = 13;
+pub const SO_BUF_LOCK: u32 = 72;
 const MSG_DONTWAIT: u32 = 0x40;
 const MSG_NOSIGNAL: u32 = 0x4000;
 
@@ -57,6 +58,14 @@ pub fn local_name(fd: Fd, addr: &mut [u8; 32]) -> Result<usize> {
     let mut len = addr.len() as u32;
     // SAFETY: the kernel writes at most `len` bytes of `addr`, and the length.
     unsafe { sys!(__NR_getsockname, fd.0, addr.as_mut_ptr(), &raw mut len) }?;
+    Ok((len as usize).min(addr.len()))
+}
+
+/// As [`local_name`], of the other end.
+pub fn peer_name(fd: Fd, addr: &mut [u8; 32]) -> Result<usize> {
+    let mut len = addr.len() as u32;
+    // SAFETY: the kernel writes at most `len` bytes of `addr`, and the length.
+    unsafe { sys!(__NR_getpeername, fd.0, addr.as_mut_ptr(), &raw mut len) }?;
     Ok((len as usize).min(addr.len()))
 }
 

@@ -15,6 +15,7 @@ pub mod pipe;
 pub mod pty;
 pub mod regular;
 pub mod socket;
+pub mod tcp;
 pub mod tty;
 pub mod unix;
 
@@ -28,6 +29,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -213,6 +215,7 @@ pub struct Context<'a> {
     in_flight: Vec<InFlight>,
     files: Vec<Arc<File>>,
     unix: Option<diag::UnixTable>,
+    tcp: Option<tcp::TcpTable>,
     defaults: socket::Defaults,
 }
 
@@ -245,6 +248,16 @@ impl Context<'_> {
     pub fn keep(&mut self, file: File) -> u32 {
         self.files.push(Arc::new(file));
         (self.files.len() - 1) as u32
+    }
+
+    /// Who has the TCP socket with these addresses, in the targets' network namespace; `None` when there
+    /// is none.
+    fn tcp_end(&mut self, probe: &Probe, local: SocketAddr, remote: SocketAddr) -> Option<tcp::OtherEnd> {
+        let table = self.tcp.get_or_insert_with(|| tcp::table(probe.pid));
+        table.get(&(local, remote)).map(|ino| match ino {
+            0 => tcp::OtherEnd::Nobody,
+            ino => tcp::OtherEnd::Socket(*ino),
+        })
     }
 
     /// Unix sockets of the targets' network namespace.
@@ -331,6 +344,7 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
         in_flight: Vec::new(),
         files: Vec::new(),
         unix: None,
+        tcp: None,
         defaults: socket::Defaults::default(),
     };
     let mut descriptions = Vec::with_capacity(firsts.len());

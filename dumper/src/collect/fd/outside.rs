@@ -1,7 +1,9 @@
 //! Who outside of the image has the other end of a pipe or socket: by its inode, among the descriptors
 //! of all processes that may be looked into.
 
-use super::{Description, Detail, unix::Peer};
+use super::tcp::OtherEnd;
+use super::unix::Peer;
+use super::{Description, Detail};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +30,7 @@ pub fn in_words(found: &[Outside]) -> String {
     if words.is_empty() { "in a process that you may not look into".to_owned() } else { words.join(", ") }
 }
 
-/// Fills in who has the other ends of pipes and unix sockets that the processes `inside` do not have.
+/// Fills in who has the other ends of pipes and sockets that the processes `inside` do not have.
 pub fn find(descriptions: &mut [Description], inside: &[i32]) {
     let wanted: Vec<Option<Vec<u8>>> = wanted(descriptions);
     let links: HashSet<&[u8]> = wanted.iter().flatten().map(Vec::as_slice).collect();
@@ -44,6 +46,7 @@ pub fn find(descriptions: &mut [Description], inside: &[i32]) {
                 p.outside = all.iter().filter(|o| if writes { o.reads } else { o.writes }).cloned().collect();
             }
             Detail::Unix(u) => u.outside.clone_from(all),
+            Detail::Inet(i) => i.outside.clone_from(all),
             _ => {}
         }
     }
@@ -53,8 +56,10 @@ pub fn find(descriptions: &mut [Description], inside: &[i32]) {
 fn wanted(descriptions: &[Description]) -> Vec<Option<Vec<u8>>> {
     let sockets: HashSet<u64> = descriptions
         .iter()
-        .filter_map(|d| if let Detail::Unix(u) = &d.detail { Some(u.ino) } else { None })
+        .filter(|d| matches!(d.detail, Detail::Unix(_) | Detail::Inet(_)))
+        .map(|d| d.stat.ino)
         .collect();
+    let socket = |ino: u64| (!sockets.contains(&ino)).then(|| format!("socket:[{ino}]").into_bytes());
     let mut access: HashMap<(u64, u64), (bool, bool)> = HashMap::new();
     for d in descriptions.iter().filter(|d| matches!(d.detail, Detail::Pipe(_))) {
         let (reads, writes) = access.entry((d.stat.dev, d.stat.ino)).or_default();
@@ -67,7 +72,11 @@ fn wanted(descriptions: &[Description]) -> Vec<Option<Vec<u8>>> {
             (!complete && !p.other_end_closed).then(|| d.link.clone())
         }
         Detail::Unix(u) => match u.peer {
-            Peer::Socket(ino) if !sockets.contains(&ino) => Some(format!("socket:[{ino}]").into_bytes()),
+            Peer::Socket(ino) => socket(ino),
+            _ => None,
+        },
+        Detail::Inet(i) => match i.tcp.as_ref()?.other {
+            OtherEnd::Socket(ino) => socket(ino),
             _ => None,
         },
         _ => None,

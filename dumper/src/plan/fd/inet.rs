@@ -1,13 +1,32 @@
 //! TCP and UDP sockets.
 
-use super::{Planner, socket};
-use crate::collect::fd::Description;
-use crate::collect::fd::inet::{InetFacts, TcpFacts, tcp_state};
+use super::{Planner, Sent, queue, socket};
+use crate::collect::fd::inet::InetFacts;
+use crate::collect::fd::tcp::{self, OtherEnd, TcpFacts, state};
+use crate::collect::fd::{Description, Detail, FdFacts, outside};
 use ckpt_format::fd::socket::{InetSocket, socket_state};
-use ckpt_format::{NONE, Object, ObjectKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use ckpt_format::{NONE, Object, ObjectKind, Span};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
-pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts) -> Option<Object> {
+/// The connections, by local and remote address.
+pub fn by_ends(fds: &FdFacts) -> HashMap<(SocketAddr, SocketAddr), usize> {
+    fds.descriptions
+        .iter()
+        .enumerate()
+        .filter_map(|(i, d)| {
+            let Detail::Inet(facts) = &d.detail else { return None };
+            facts.tcp.as_ref().filter(|tcp| tcp.is_connection())?;
+            Some((ends(facts)?, i))
+        })
+        .collect()
+}
+
+fn ends(facts: &InetFacts) -> Option<(SocketAddr, SocketAddr)> {
+    Some((tcp::address(&facts.local)?, tcp::address(facts.remote.as_ref()?)?))
+}
+
+pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFacts) -> Option<Object> {
     if facts.has_filter {
         let what = format!("{}: the socket has a BPF filter (SO_ATTACH_FILTER)", p.name(d));
         p.refuse(d, what, "detach it before the dump");
@@ -19,17 +38,20 @@ pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts) -> Option
     if facts.queued {
         p.note("udp-queue", d, &format!("fd {}: datagrams that had arrived and were not read", d.fd));
     }
-    let state = match &facts.tcp {
-        Some(tcp) => tcp_state_of(p, d, facts, tcp),
-        None if facts.remote.is_some() => socket_state::CONNECTED,
-        None => socket_state::UNCONNECTED,
+    let (state, peer) = match &facts.tcp {
+        Some(tcp) => tcp_state(p, index, d, facts, tcp),
+        None if facts.remote.is_some() => (socket_state::CONNECTED, NONE),
+        None => (socket_state::UNCONNECTED, NONE),
     };
+    let tcp = facts.tcp.clone().unwrap_or_default();
     let mut record = InetSocket {
         family: facts.family as u32,
         kind: facts.kind as u32,
         protocol: facts.protocol as u32,
         state,
-        backlog: facts.tcp.map_or(0, |t| t.backlog),
+        peer,
+        shutdown: shutdown(p, facts, &tcp),
+        backlog: tcp.backlog,
         options: socket::options(p, &facts.options),
         ..InetSocket::default()
     };
@@ -41,36 +63,119 @@ pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts) -> Option
         record.remote_len = fill(&mut record.remote, remote);
     }
     let payload = p.b.payload(&record);
-    Some(Object { kind: ObjectKind::InetSocket as u32, payload, inner: NONE, ..Object::default() })
+    let waits = !tcp.queue.is_empty() && state == socket_state::CONNECTED;
+    let queue = if waits { queue(p.b, std::iter::once(Sent::plain(&tcp.queue))) } else { Span::default() };
+    Some(Object { kind: ObjectKind::InetSocket as u32, payload, queue, inner: NONE, ..Object::default() })
 }
 
-fn tcp_state_of(p: &mut Planner<'_>, d: &Description, facts: &InetFacts, tcp: &TcpFacts) -> u32 {
+/// SHUT_RD = 1, SHUT_WR = 2 bits: what the program itself has shut down.
+fn shutdown(p: &Planner<'_>, facts: &InetFacts, tcp: &TcpFacts) -> u32 {
+    let ended_by_peer = || {
+        let other = ends(facts).and_then(|(local, remote)| p.tcp.get(&(remote, local)));
+        let other = other.map(|i| &p.fds.descriptions[*i].detail);
+        matches!(other, Some(Detail::Inet(o)) if o.tcp.as_ref().is_some_and(TcpFacts::has_ended))
+    };
+    let reading = tcp.is_connection() && tcp.over && tcp.state != state::CLOSE_WAIT && !ended_by_peer();
+    let writing = tcp.has_ended() || tcp.state == state::CLOSE && tcp.over;
+    u32::from(reading) | u32::from(writing) << 1
+}
+
+/// State, and the object of the other end.
+fn tcp_state(
+    p: &mut Planner<'_>,
+    index: usize,
+    d: &Description,
+    facts: &InetFacts,
+    tcp: &TcpFacts,
+) -> (u32, u32) {
     match tcp.state {
-        tcp_state::LISTEN => {
-            if tcp.waiting > 0 {
+        state::LISTEN => {
+            let inside = waiting_at(p, facts);
+            if tcp.waiting > inside {
                 let text = format!(
-                    "fd {} (TCP, listening on {}): {} connection(s) not accepted yet",
+                    "fd {} (TCP, listening on {}): {} connection(s) from outside, not accepted yet",
                     d.fd,
-                    address(&facts.local),
-                    tcp.waiting
+                    in_words(&facts.local),
+                    tcp.waiting - inside
                 );
                 p.loss("tcp-established", d, text);
             }
-            socket_state::LISTENING
+            return (socket_state::LISTENING, NONE);
         }
-        tcp_state::CLOSE if tcp.over => socket_state::CLOSED,
-        tcp_state::CLOSE => socket_state::UNCONNECTED,
-        _ => {
-            let remote = facts.remote.as_deref().map_or_else(|| "a peer".to_owned(), address);
-            let text = format!(
-                "fd {}: TCP connection from {} to {remote}; after restore it is reset",
-                d.fd,
-                address(&facts.local)
-            );
-            p.loss("tcp-established", d, text);
-            socket_state::BROKEN
-        }
+        // Over, but not yet read to the end.
+        state::CLOSE if tcp.over && !tcp.queue.is_empty() => return (socket_state::CONNECTED, NONE),
+        state::CLOSE if tcp.over => return (socket_state::CLOSED, NONE),
+        state::CLOSE => return (socket_state::UNCONNECTED, NONE),
+        _ => {}
     }
+    if tcp.stuck > 0 && (peer(p, facts).is_some() || listener(p, facts).is_some()) {
+        let what = format!(
+            "{}: {} bytes on their way to {}, which has no room for them, cannot be seen",
+            p.name(d),
+            tcp.stuck,
+            facts.remote.as_deref().map_or_else(String::new, in_words)
+        );
+        p.refuse(d, what, "let the other end read before the dump");
+    }
+    if let Some(other) = peer(p, facts).filter(|other| *other != index) {
+        return (socket_state::CONNECTED, p.object_of(other));
+    }
+    if let Some(listener) = listener(p, facts) {
+        if tcp.has_sent {
+            let what =
+                format!("{}: what it has sent waits in a connection not accepted yet, unseen", p.name(d));
+            p.refuse(d, what, "let the program accept it before the dump");
+        }
+        return (socket_state::WAITING, p.object_of(listener));
+    }
+    if tcp.state == state::CLOSE_WAIT && tcp.other == OtherEnd::Nobody {
+        return (socket_state::CONNECTED, NONE);
+    }
+    let remote = facts.remote.as_deref().map_or_else(|| "a peer".to_owned(), in_words);
+    let whose = match tcp.other {
+        OtherEnd::Socket(_) => format!(" ({})", outside::in_words(&facts.outside)),
+        _ => String::new(),
+    };
+    let text = format!(
+        "fd {}: TCP connection from {} to {remote}{whose}; after restore it is reset",
+        d.fd,
+        in_words(&facts.local)
+    );
+    p.loss("tcp-established", d, text);
+    (socket_state::BROKEN, NONE)
+}
+
+/// The other end, when that is inside.
+fn peer(p: &Planner<'_>, facts: &InetFacts) -> Option<usize> {
+    let (local, remote) = ends(facts)?;
+    p.tcp.get(&(remote, local)).copied()
+}
+
+/// The listening socket inside that has not accepted this connection yet.
+fn listener(p: &Planner<'_>, facts: &InetFacts) -> Option<usize> {
+    let tcp = facts.tcp.as_ref()?;
+    let (_, remote) = ends(facts)?;
+    if tcp.state != state::ESTABLISHED || tcp.other != OtherEnd::Nobody {
+        return None;
+    }
+    p.fds.descriptions.iter().position(|d| {
+        let Detail::Inet(l) = &d.detail else { return false };
+        let here = l.tcp.as_ref().is_some_and(|t| t.state == state::LISTEN && t.waiting > 0);
+        let reached = |at: SocketAddr| {
+            at.port() == remote.port() && (at.ip().is_unspecified() || at.ip() == remote.ip())
+        };
+        here && tcp::address(&l.local).is_some_and(reached)
+    })
+}
+
+/// How many of those that wait at a listening socket are inside.
+fn waiting_at(p: &Planner<'_>, facts: &InetFacts) -> u32 {
+    let waits = |d: &&Description| {
+        let Detail::Inet(client) = &d.detail else { return false };
+        let there = listener(p, client).map(|i| &p.fds.descriptions[i].detail);
+        matches!(there, Some(Detail::Inet(l)) if l.local == facts.local)
+    };
+    p.fds.descriptions.iter().filter(waits).count() as u32
 }
 
 fn fill(to: &mut [u8; 32], from: &[u8]) -> u32 {
@@ -85,16 +190,8 @@ fn port(addr: &[u8]) -> Option<u16> {
 }
 
 /// An address for messages.
-fn address(addr: &[u8]) -> String {
-    let parse = || {
-        let port = port(addr)?;
-        match addr.len() {
-            16 => Some(SocketAddr::from((Ipv4Addr::from(*addr[4..].first_chunk::<4>()?), port))),
-            28 => Some(SocketAddr::from((Ipv6Addr::from(*addr[8..].first_chunk::<16>()?), port))),
-            _ => None,
-        }
-    };
-    parse().map_or_else(|| "an unknown address".to_owned(), |a| a.to_string())
+fn in_words(raw: &[u8]) -> String {
+    tcp::address(raw).map_or_else(|| "an unknown address".to_owned(), |a| a.to_string())
 }
 
 #[cfg(test)]
@@ -102,10 +199,10 @@ mod tests {
     #[test]
     fn addresses_in_words() {
         let v4 = [2, 0, 0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(super::address(&v4), "127.0.0.1:8080");
+        assert_eq!(super::in_words(&v4), "127.0.0.1:8080");
         let mut v6 = [0; 28];
         (v6[0], v6[3], v6[23]) = (10, 80, 1);
-        assert_eq!(super::address(&v6), "[::1]:80");
-        assert_eq!(super::address(&[]), "an unknown address");
+        assert_eq!(super::in_words(&v6), "[::1]:80");
+        assert_eq!(super::in_words(&[]), "an unknown address");
     }
 }

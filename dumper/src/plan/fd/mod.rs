@@ -22,6 +22,7 @@ use ckpt_format::fd::regular::Inherited;
 use ckpt_format::fd::{lock_kind, object_flags};
 use ckpt_format::*;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use zerocopy::IntoBytes;
 
 /// Descriptors 0 to 2: those that the caller provides.
@@ -50,6 +51,7 @@ pub fn plan(builder: &mut Builder, facts: &Facts) -> Vec<u32> {
         pipes: pipe::by_inode(fds),
         unix: unix::by_inode(fds),
         ptys: HashMap::new(),
+        tcp: inet::by_ends(fds),
     };
     for index in 0..fds.descriptions.len() {
         p.description(index);
@@ -77,6 +79,8 @@ struct Planner<'a> {
     unix: HashMap<u64, usize>,
     /// Object of each pseudo-terminal, by the description of its master.
     ptys: HashMap<usize, u32>,
+    /// TCP connections by local and remote address.
+    tcp: HashMap<(SocketAddr, SocketAddr), usize>,
 }
 
 impl<'a> Planner<'a> {
@@ -90,7 +94,7 @@ impl<'a> Planner<'a> {
             Detail::TimerFd(facts) => Some(event::timerfd(self, facts)),
             Detail::SignalFd(mask) => Some(event::signalfd(self, *mask)),
             Detail::Epoll(targets) => Some(event::epoll(self, d, targets)),
-            Detail::Inet(facts) => inet::socket(self, d, facts),
+            Detail::Inet(facts) => inet::socket(self, index, d, facts),
             Detail::Unix(facts) => unix::socket(self, index, d, facts),
             Detail::Tty(facts) => match facts.master {
                 Some(master) => Some(pty::slave(self, d, facts, master)),

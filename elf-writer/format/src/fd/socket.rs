@@ -17,10 +17,15 @@ crate::records! {
         pub local_len: u32,
         pub remote_len: u32,
         pub backlog: u32,
-        pub reserved: u32,
+        /// TCP: object of the other end of a connection inside the image, of the listening socket when
+        /// WAITING, or NONE.
+        pub peer: u32,
         /// Sequence of [`SockOpt`], each followed by its value padded to 8 bytes.
         pub options: Span,
-        pub reserved2: [u64; 4],
+        /// TCP: SHUT_RD = 1, SHUT_WR = 2 bits.
+        pub shutdown: u32,
+        pub reserved: u32,
+        pub reserved2: [u64; 3],
     }
 
     pub struct UnixSocket[120] {
@@ -68,14 +73,15 @@ pub mod socket_state {
     /// New, or bound.
     pub const UNCONNECTED: u32 = 1;
     pub const LISTENING: u32 = 2;
-    /// To `peer`, to `remote`, or (UDP) with a default destination.
+    /// To `peer`, to `remote`, or (UDP) with a default destination. TCP without `peer`: the other end has
+    /// been closed, which is still to be read.
     pub const CONNECTED: u32 = 3;
     /// The other end is gone: reading gives what is queued, then end of file (unix) or ECONNRESET
     /// once (TCP); writing gives EPIPE.
     pub const BROKEN: u32 = 4;
     /// TCP, over and read to the end: end of file on reading, EPIPE on writing.
     pub const CLOSED: u32 = 5;
-    /// Unix: connected to the listening `peer`, which has not accepted it yet.
+    /// Connected to the listening `peer`, which has not accepted it yet.
     pub const WAITING: u32 = 6;
 }
 

@@ -1,0 +1,257 @@
+//! TCP connections of which both ends are in the image (or the other one has been closed): made again over
+//! a listening socket that lives no longer than that. Before the program's own listening sockets, so that
+//! nobody else connects to them meanwhile.
+
+use super::make::Maker;
+use super::{inet, messages, socket as options};
+use crate::report::{Error, Result, note, say};
+use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
+use ckpt_format::fd::socket::{InetSocket, socket_state};
+use ckpt_format::{NONE, Object, ObjectKind};
+
+/// Slots of spare descriptors: the socket itself, made before its turn, and the other end of a
+/// connection, where that is nobody's.
+const SELF: usize = 0;
+const OTHER: usize = 1;
+
+fn record(o: &Maker, index: u32) -> Result<&'static InetSocket> {
+    Ok(o.ctx.image.payload(o.object(index)?.payload)?)
+}
+
+/// One end. The first one that is met makes both; the other's turn comes later.
+pub fn connection(o: &Maker, index: u32, saved: &'static InetSocket) -> Result<Fd> {
+    if let Some(fd) = o.kept(index, SELF) {
+        o.keep(index, SELF, None);
+        return Ok(fd);
+    }
+    if saved.peer == NONE {
+        let (fd, other) = make(o, index, saved, &closed_end(saved))?;
+        o.keep(index, OTHER, Some(other));
+        return Ok(fd);
+    }
+    let peer = record(o, saved.peer)?;
+    // Who accepts gets its address by way of the listening socket, as those that share a port must.
+    let serves = has_listener(o, saved)? && !has_listener(o, peer)?;
+    let (fd, other) = if serves {
+        let (other, fd) = make(o, saved.peer, peer, saved)?;
+        (fd, other)
+    } else {
+        make(o, index, saved, peer)?
+    };
+    let is_theirs = o.is_wanted(saved.peer) && o.given(saved.peer).is_none();
+    let (object, slot) = if is_theirs { (saved.peer, SELF) } else { (index, OTHER) };
+    o.keep(object, slot, Some(other));
+    Ok(fd)
+}
+
+/// What the closed other end of a connection was: at the address that this end knows.
+fn closed_end(saved: &InetSocket) -> InetSocket {
+    let mut end = InetSocket {
+        family: saved.family,
+        kind: saved.kind,
+        local: saved.remote,
+        local_len: saved.remote_len,
+        ..InetSocket::default()
+    };
+    if end.local_len == 0 {
+        // Forgotten by now; it was reachable from here.
+        (end.local, end.local_len) = match saved.local_len {
+            0 => inet::loopback(saved.family),
+            len => (saved.local, len),
+        };
+        end.local[2..4].fill(0);
+    }
+    end
+}
+
+/// Whether a listening socket of the image has the port of this one.
+fn has_listener(o: &Maker, saved: &InetSocket) -> Result<bool> {
+    for (i, object) in o.ctx.image.objects.iter().enumerate() {
+        if object.kind == ObjectKind::InetSocket as u32 && o.is_wanted(i as u32) {
+            let other = record(o, i as u32)?;
+            if other.state == socket_state::LISTENING && other.local[2..4] == saved.local[2..4] {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// A connection: its client and its server.
+fn make(o: &Maker, index: u32, client: &InetSocket, server: &InetSocket) -> Result<(Fd, Fd)> {
+    let on = o.on(index);
+    let failed = |what| move |e| Error::os(what)(e).on(on);
+    let door = sys::socket(server.family, server.kind, 0).map_err(failed("cannot make the socket"))?;
+    let door = o.raise(door)?;
+    let result = (|| {
+        options::set_options(o, door, on, server.options)?;
+        bind(door, server).map_err(|e| e.on(on))?;
+        sys::listen(door, 8).map_err(failed("cannot listen for the TCP connection"))?;
+        let mut at = [0u8; 32];
+        let len = sys::local_name(door, &mut at).map_err(failed("cannot listen for the TCP connection"))?;
+        let to = if client.remote_len == 0 {
+            &at[..len]
+        } else {
+            inet::address(&client.remote, client.remote_len)
+        };
+        let fd = sys::socket(client.family, client.kind, 0).map_err(failed("cannot make the socket"))?;
+        let fd = o.raise(fd)?;
+        options::set_options(o, fd, on, client.options)?;
+        bind_and_connect(fd, client, to).map_err(|e| e.on(on))?;
+        Ok((fd, o.raise(accept(door, fd).map_err(failed("cannot accept the TCP connection"))?)?))
+    })();
+    fd::close(door);
+    result
+}
+
+/// Binds, although other connections have the port.
+fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
+    let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
+    if saved.local_len == 0 {
+        return Ok(());
+    }
+    let local = inet::address(&saved.local, saved.local_len);
+    sys::bind(fd, local).map_err(|e| {
+        note(format_args!("in use: {}", inet::Address(local)));
+        Error::os("cannot bind the socket of a TCP connection")(e).remedy(
+            "--verbose tells the address: end the program that uses it (perhaps the one that was dumped)",
+        )
+    })
+}
+
+/// From its address. One that was dumped and killed a moment ago may linger there (TIME_WAIT), which
+/// bind(2) does not share, while connect(2) does after a second, if it may choose among one port only
+/// (Linux 6.3).
+fn bind_and_connect(fd: Fd, saved: &InetSocket, to: &[u8]) -> Result<()> {
+    const SOL_IP: u32 = 0;
+    const IP_LOCAL_PORT_RANGE: u32 = 51;
+    let port = u16::from_be_bytes([saved.local[2], saved.local[3]]);
+    let range = |value: u32| sys::set_option(fd, SOL_IP, IP_LOCAL_PORT_RANGE, &value.to_le_bytes());
+    let bound = bind(fd, saved);
+    let by_range = bound.is_err() && range(u32::from(port) << 16 | u32::from(port)).is_ok();
+    if !by_range {
+        bound?;
+    }
+    let failed = |e| {
+        say(format_args!("the address of the connection is {}", address_of(saved)));
+        Error::os("cannot make the TCP connection again")(e).remedy(
+            "end the program that uses the address (perhaps the one that was dumped), or wait a minute",
+        )
+    };
+    connect(fd, to).map_err(failed)?;
+    if by_range {
+        let _ = range(0);
+        let mut got = [0u8; 32];
+        sys::local_name(fd, &mut got).map_err(failed)?;
+        if got[2..4] != saved.local[2..4] {
+            return Err(failed(Errno::EADDRINUSE));
+        }
+    }
+    Ok(())
+}
+
+fn connect(fd: Fd, to: &[u8]) -> crate::sys::Result<()> {
+    const TRIES: u32 = 60;
+    for _ in 0..TRIES {
+        match sys::connect(fd, to) {
+            Err(Errno::EADDRNOTAVAIL) => os::pause_ms(50),
+            other => return other,
+        }
+    }
+    Err(Errno::EADDRNOTAVAIL)
+}
+
+fn address_of(saved: &InetSocket) -> inet::Address<'_> {
+    inet::Address(inet::address(&saved.local, saved.local_len))
+}
+
+/// Accepts the connection of `client`; strangers are turned away.
+fn accept(door: Fd, client: Fd) -> crate::sys::Result<Fd> {
+    let (mut wanted, mut found) = ([0u8; 32], [0u8; 32]);
+    sys::local_name(client, &mut wanted)?;
+    loop {
+        let fd = sys::accept(door)?;
+        sys::peer_name(fd, &mut found)?;
+        if found[2..4] == wanted[2..4] {
+            return Ok(fd);
+        }
+        fd::close(fd);
+    }
+}
+
+/// Puts back what waits to be read, through the other end.
+pub fn fill(o: &Maker, index: u32, object: &'static Object) -> Result<()> {
+    if object.queue.len == 0 {
+        return Ok(());
+    }
+    let saved = record(o, index)?;
+    let peer = if saved.peer == NONE { None } else { o.made(saved.peer) };
+    let Some(through) = peer.or(o.kept(index, OTHER)) else { return Ok(()) };
+    messages(o.ctx, object)?.try_for_each(|message| send(o, index, through, message.bytes))
+}
+
+fn send(o: &Maker, index: u32, through: Fd, bytes: &[u8]) -> Result<()> {
+    let mut sent = 0;
+    let mut widened = false;
+    while sent < bytes.len() {
+        match sys::send_with(through, &bytes[sent..], &[], &[]) {
+            Ok(n) => sent += n,
+            Err(Errno::EAGAIN) if !widened => {
+                widened = true;
+                let room = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+                let _ = sys::set_option_int(through, sys::SOL_SOCKET, sys::SO_SNDBUF, room);
+            }
+            Err(e) => {
+                return Err(Error::os("cannot put back what waits in the TCP connection")(e)
+                    .on(o.on(index))
+                    .remedy("raise /proc/sys/net/core/wmem_max"));
+            }
+        }
+    }
+    if widened {
+        // The size is again as the program has set it, or grows and shrinks by itself.
+        let lock = sys::option_int(through, sys::SOL_SOCKET, sys::SO_BUF_LOCK).unwrap_or(1);
+        let _ = sys::set_option_int(through, sys::SOL_SOCKET, sys::SO_BUF_LOCK, lock & !1);
+        let saved = record(o, index)?;
+        if saved.peer != NONE {
+            options::set_options(o, through, o.on(index), record(o, saved.peer)?.options)?;
+        }
+    }
+    Ok(())
+}
+
+/// A client that a listening socket of the image has not accepted yet.
+pub fn connect_waiting(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
+    let saved = record(o, index)?;
+    let Some(fd) = o.made(index).filter(|_| saved.state == socket_state::WAITING) else { return Ok(()) };
+    bind_and_connect(fd, saved, inet::address(&saved.remote, saved.remote_len)).map_err(|e| e.on(o.on(index)))
+}
+
+/// The last step: what was shut down, and the ends that were closed.
+pub fn settle(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
+    let saved = record(o, index)?;
+    let connected = [socket_state::CONNECTED, socket_state::WAITING].contains(&saved.state);
+    let Some(fd) = o.made(index).filter(|_| connected && saved.kind == sys::SOCK_STREAM) else {
+        return Ok(());
+    };
+    if let Some(other) = o.kept(index, OTHER) {
+        o.keep(index, OTHER, None);
+        fd::close(other);
+    }
+    // SHUT_RD = 1, SHUT_WR = 2 bits.
+    if saved.shutdown & 3 != 0 {
+        let _ = sys::shutdown(fd, (saved.shutdown & 3) - 1);
+    }
+    let own = options::saved_int(o, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
+    sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, own)
+        .map_err(|e| Error::os("cannot set a socket option")(e).on(o.on(index)))
+}
+
+/// A socket that is to be connected to a listening one later on.
+pub fn waiting(o: &Maker, index: u32, saved: &InetSocket) -> Result<Fd> {
+    let fd = sys::socket(saved.family, saved.kind, 0)
+        .map_err(|e| Error::os("cannot make the socket")(e).on(o.on(index)))?;
+    let fd = o.raise(fd)?;
+    options::set_options(o, fd, o.on(index), saved.options)?;
+    Ok(fd)
+}
