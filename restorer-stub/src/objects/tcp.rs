@@ -4,10 +4,11 @@
 
 use super::make::Maker;
 use super::{inet, messages, socket as options};
-use crate::report::{Error, Result, note, say};
+use crate::report::{Error, Result, say};
 use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{InetSocket, socket_state};
 use ckpt_format::{NONE, Object, ObjectKind};
+use linux_raw_sys::general::O_RDONLY;
 
 /// Slots of spare descriptors: the socket itself, made before its turn, and the other end of a
 /// connection, where that is nobody's.
@@ -85,7 +86,11 @@ fn make(o: &Maker, index: u32, client: &InetSocket, server: &InetSocket) -> Resu
     let door = o.raise(door)?;
     let result = (|| {
         options::set_options(o, door, on, server.options)?;
-        bind(door, server).map_err(|e| e.on(on))?;
+        bind(door, server).map_err(|e| {
+            say(format_args!("the address of the connection is {}", address_of(server)));
+            failed("cannot bind the socket of a TCP connection")(e)
+                .remedy("end the program that uses the address (perhaps the one that was dumped)")
+        })?;
         sys::listen(door, 8).map_err(failed("cannot listen for the TCP connection"))?;
         let mut at = [0u8; 32];
         let len = sys::local_name(door, &mut at).map_err(failed("cannot listen for the TCP connection"))?;
@@ -104,61 +109,68 @@ fn make(o: &Maker, index: u32, client: &InetSocket, server: &InetSocket) -> Resu
     result
 }
 
-/// Binds, although other connections have the port.
-fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
-    let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
-    if saved.local_len == 0 {
-        return Ok(());
-    }
-    let local = inet::address(&saved.local, saved.local_len);
-    sys::bind(fd, local).map_err(|e| {
-        note(format_args!("in use: {}", inet::Address(local)));
-        Error::os("cannot bind the socket of a TCP connection")(e).remedy(
-            "--verbose tells the address: end the program that uses it (perhaps the one that was dumped)",
-        )
-    })
-}
-
-/// From its address. One that was dumped and killed a moment ago may linger there (TIME_WAIT), which
-/// bind(2) does not share, while connect(2) does after a second, if it may choose among one port only
-/// (Linux 6.3).
+/// Connects from the saved address. A connection that was dumped and killed a moment ago may linger there
+/// (TIME_WAIT), which bind(2) does not share, while connect(2) does after a second, if it may choose among
+/// this one port only (Linux 6.3).
 fn bind_and_connect(fd: Fd, saved: &InetSocket, to: &[u8]) -> Result<()> {
-    const SOL_IP: u32 = 0;
-    const IP_LOCAL_PORT_RANGE: u32 = 51;
+    const TRIES: u32 = 60;
     let port = u16::from_be_bytes([saved.local[2], saved.local[3]]);
-    let range = |value: u32| sys::set_option(fd, SOL_IP, IP_LOCAL_PORT_RANGE, &value.to_le_bytes());
-    let bound = bind(fd, saved);
-    let by_range = bound.is_err() && range(u32::from(port) << 16 | u32::from(port)).is_ok();
-    if !by_range {
-        bound?;
-    }
+    let choosable = port != 0 && is_choosable(port);
     let failed = |e| {
         say(format_args!("the address of the connection is {}", address_of(saved)));
         Error::os("cannot make the TCP connection again")(e).remedy(
             "end the program that uses the address (perhaps the one that was dumped), or wait a minute",
         )
     };
-    connect(fd, to).map_err(failed)?;
-    if by_range {
-        let _ = range(0);
-        let mut got = [0u8; 32];
-        sys::local_name(fd, &mut got).map_err(failed)?;
-        if got[2..4] != saved.local[2..4] {
-            return Err(failed(Errno::EADDRINUSE));
+    let mut result = Err(Errno::EADDRNOTAVAIL);
+    let mut bound = false;
+    for _ in 0..TRIES {
+        if choosable && !bound && port_range(fd, port, port).is_ok() {
+            result = sys::connect(fd, to);
+            let _ = port_range(fd, 0, 0);
         }
+        if result == Err(Errno::EADDRNOTAVAIL) {
+            bound = bound || bind(fd, saved).is_ok();
+            result = if bound { sys::connect(fd, to) } else { result };
+        }
+        if result != Err(Errno::EADDRNOTAVAIL) {
+            break;
+        }
+        os::pause_ms(50);
     }
-    Ok(())
+    result.map_err(failed)
 }
 
-fn connect(fd: Fd, to: &[u8]) -> crate::sys::Result<()> {
-    const TRIES: u32 = 60;
-    for _ in 0..TRIES {
-        match sys::connect(fd, to) {
-            Err(Errno::EADDRNOTAVAIL) => os::pause_ms(50),
-            other => return other,
-        }
+/// From which connect(2) chooses the local port; 0 and 0 for the system's own range.
+fn port_range(fd: Fd, first: u16, last: u16) -> crate::sys::Result<()> {
+    const SOL_IP: u32 = 0;
+    const IP_LOCAL_PORT_RANGE: u32 = 51;
+    let value = u32::from(last) << 16 | u32::from(first);
+    sys::set_option(fd, SOL_IP, IP_LOCAL_PORT_RANGE, &value.to_le_bytes())
+}
+
+/// Whether connect(2) may choose a port at all: a range outside of the system's own is ignored.
+fn is_choosable(port: u16) -> bool {
+    let mut text = [0u8; 32];
+    let mut read = || {
+        let file = fd::open(b"/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY, 0)?;
+        let n = fd::read(file, &mut text);
+        fd::close(file);
+        n
+    };
+    let Ok(len) = read() else { return false };
+    let text = core::str::from_utf8(&text[..len]).unwrap_or("");
+    let mut bounds = text.split_whitespace().filter_map(|w| w.parse::<u16>().ok());
+    matches!((bounds.next(), bounds.next()), (Some(low), Some(high)) if (low..=high).contains(&port))
+}
+
+/// Binds, although other connections have the port.
+fn bind(fd: Fd, saved: &InetSocket) -> crate::sys::Result<()> {
+    let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
+    match saved.local_len {
+        0 => Ok(()),
+        len => sys::bind(fd, inet::address(&saved.local, len)),
     }
-    Err(Errno::EADDRNOTAVAIL)
 }
 
 fn address_of(saved: &InetSocket) -> inet::Address<'_> {
