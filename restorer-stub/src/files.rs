@@ -13,7 +13,7 @@ use linux_raw_sys::general::*;
 
 /// One descriptor per recreated file.
 pub struct Files {
-    /// Number + 1, by index in the file table; 0 is "not yet".
+    /// Number + 1, by index in the file table; 0 is "not yet". Each process has its own.
     fds: &'static [AtomicI32],
     /// For copying contents.
     buffer: Buffer,
@@ -21,7 +21,7 @@ pub struct Files {
 
 impl Files {
     pub fn new(work: &Work, count: usize) -> Result<Self> {
-        Ok(Self { fds: work.shared_slice(count)?, buffer: Buffer::new(work, MAX_EXTENT as usize)? })
+        Ok(Self { fds: work.slice(count)?, buffer: Buffer::new(work, MAX_EXTENT as usize)? })
     }
 }
 
