@@ -12,7 +12,8 @@ Options:
                               new: this process becomes the program, with the id that it has
                               ns: the saved ids in a new pid namespace
       --stopped               leave the program stopped (SIGSTOP), for a debugger
-      --fd N=PATH             open PATH instead of what descriptor N was
+      --fd N=PATH             open PATH instead of what descriptor N of the first process was, for all
+                              processes that share it
       --chdir DIR             another working directory
       --ignore-changed-files  use files that differ from those at the dump
       --no-verify             do not check the checksums of memory contents

@@ -40,7 +40,7 @@ fn main() -> std::process::ExitCode {
         ("perf", "fd 43"),
         ("pidfd", "fd 44"),
         ("tcp", "fd 45"),
-        ("scm_rights", "fd 4"),
+        ("scm_rights", "in a message for fd 48"),
         ("inotify", "fd 49"),
         ("mqueue", "fd 40"),
         ("netlink", "fd 38"),
