@@ -8,6 +8,7 @@
 use crate::ctx::{Ctx, Mode, is_brief};
 use crate::mem;
 use crate::mem::work::Work;
+use crate::objects::mqueue;
 use crate::report::{Error, On, Result, note};
 use crate::sys::ipc::{self, Kind, SEM_UNDO, SemOp};
 use crate::sys::process::{self, Wait};
@@ -30,12 +31,15 @@ pub struct Made {
     objects: &'static [AtomicU32],
     /// 1 in a namespace of the program's own, which goes with it.
     private: &'static AtomicU32,
+    /// By object of the image: 1 for a POSIX message queue that was not there before.
+    pub queues: &'static [AtomicU32],
 }
 
 impl Made {
     pub fn new(work: &Work, image: &Image) -> Result<Self> {
         let count = image.shms.len() + image.sems.len() + image.msgs.len();
-        Ok(Self { objects: work.shared_slice(count)?, private: work.shared()? })
+        let queues = work.shared_slice(image.objects.len())?;
+        Ok(Self { objects: work.shared_slice(count)?, private: work.shared()?, queues })
     }
 }
 
@@ -62,6 +66,11 @@ fn items(ctx: &Ctx) -> impl Iterator<Item = Item> + use<> {
         .chain(msgs.map(move |(i, m)| item(Kind::Msg, i, &m.perm, 0, 0)))
 }
 
+/// Whether there is anything that an IPC namespace holds.
+fn has_any(ctx: &Ctx) -> bool {
+    items(ctx).next().is_some() || mqueue::queues(ctx).next().is_some()
+}
+
 fn had_own_namespace(ctx: &Ctx) -> bool {
     ctx.image.header.flags & header_flags::OWN_IPC_NAMESPACE != 0
 }
@@ -75,7 +84,7 @@ enum Look {
 }
 
 fn look(ctx: &Ctx) -> Look {
-    if items(ctx).next().is_none() {
+    if !has_any(ctx) {
         return Look::Fine;
     }
     if had_own_namespace(ctx) {
@@ -94,7 +103,10 @@ fn look(ctx: &Ctx) -> Look {
             Err(e) => return Look::Foreign(e),
         }
     }
-    Look::Fine
+    match mqueue::in_the_way(ctx) {
+        Ok(None) => Look::Fine,
+        Ok(Some(e)) | Err(e) => Look::Foreign(e),
+    }
 }
 
 /// Refuses what cannot be made in the present namespace, before anything is done.
@@ -217,7 +229,7 @@ pub fn create(ctx: &Ctx) -> Result<()> {
     if had_own_namespace(ctx) && ctx.mode() != Mode::Ns {
         match process::unshare(CLONE_NEWIPC) {
             Ok(()) => ctx.sysv.private.store(1, Ordering::SeqCst),
-            Err(e) if items(ctx).next().is_some() => {
+            Err(e) if has_any(ctx) => {
                 return Err(Error::os("cannot create an IPC namespace")(e).remedy("use --pid ns"));
             }
             Err(e) => note(format_args!("not in an IPC namespace of its own: {e}")),
@@ -240,6 +252,11 @@ pub fn create(ctx: &Ctx) -> Result<()> {
 pub fn remove_made(ctx: &Ctx) {
     if ctx.sysv.private.load(Ordering::SeqCst) != 0 {
         return;
+    }
+    for (index, queue) in mqueue::queues(ctx) {
+        if ctx.sysv.queues.get(index).is_some_and(|made| made.swap(0, Ordering::SeqCst) != 0) {
+            mqueue::remove(ctx, queue);
+        }
     }
     for (slot, item) in ctx.sysv.objects.iter().zip(items(ctx)) {
         if slot.swap(0, Ordering::SeqCst) != 0 {

@@ -18,6 +18,10 @@ fn main() -> std::process::ExitCode {
         let scenarios = Scenarios { user: false, ..scenarios.wrapper(&["unshare", "-i"]) };
         suite.victim_named(&format!("{victim}_own_namespace"), victim, scenarios);
     }
+    suite.victim("mqueue", plain().all_pids());
+    suite.victim("mqueue_tree", Scenarios::tree());
+    let own = plain().all_pids().wrapper(&["unshare", "-i"]);
+    suite.victim_named("mqueue_own_namespace", "mqueue", Scenarios { user: false, ..own });
     if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
         for (who, name) in [(Who::Me, "root"), (Who::User, "user")] {
             suite.test_as(who, format!("made_again::{name}"), made_again);
@@ -26,6 +30,8 @@ fn main() -> std::process::ExitCode {
         suite.test("in_use", in_use);
         suite.test("key_in_use", key_in_use);
         suite.test("failed_restore", failed_restore);
+        suite.test("queue_in_use", queue_in_use);
+        suite.test("queue_of_a_failed_restore", queue_of_a_failed_restore);
     }
     suite.run()
 }
@@ -104,5 +110,33 @@ fn failed_restore(t: &T) -> TestResult {
             ensure!(!found.any(|i| i == id), "{mode}: the {list} with id {id} is left");
         }
     }
+    verify(t, t.restore("saved.ckpt").start()?)
+}
+
+/// Somebody else has the queue open.
+fn queue_in_use(t: &T) -> TestResult {
+    let mut victim = t.victim("mqueue").args(["plain"]).start()?;
+    t.dump(victim.pid()).ok()?;
+    t.restore("saved.ckpt").pid("new").refused(&["message queue", "in use", "ckpt-a-"])?;
+    let restored = t.restore("saved.ckpt").pid("ns").start()?;
+    verify(t, restored)?;
+    victim.expect_exit(0)
+}
+
+/// Its queues are removed again, of which the next one makes new ones.
+fn queue_of_a_failed_restore(t: &T) -> TestResult {
+    let mut victim = t.victim("mqueue").args(["fails"]).start()?;
+    t.dump(victim.pid()).kill().ok()?;
+    victim.expect_signal(Signal::SIGKILL)?;
+    // A file system of its own is the only way to list and remove queues.
+    let there = |what: &str| -> Result<bool, Error> {
+        let script = format!("mount -t mqueue none /mnt && {what} /mnt/{}", t.read("name")?);
+        let done = Command::new("unshare").args(["-m", "sh", "-c", &script]).status()?;
+        Ok(done.success())
+    };
+    ckpt_tests::need_root()?;
+    ensure!(there("test -e")? && there("rm")?, "the victim's queue is not there");
+    t.restore("saved.ckpt").args(["--chdir", "/nonexistent"]).refused(&["/nonexistent"])?;
+    ensure!(!there("test -e")?, "a queue is left");
     verify(t, t.restore("saved.ckpt").start()?)
 }

@@ -41,6 +41,7 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("shared-outside", "memory shared with other processes becomes a copy of the program's own"),
     ("pty-data", "what waits to be read in a pseudo-terminal that the program provides is dropped"),
     ("pty-outside", "terminals that the program provides for processes outside the image are hung up"),
+    ("mq-notify", "the notification of a POSIX message queue comes with the value 0"),
     ("device", "unknown devices are opened again by path, without the state that they had"),
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
     (

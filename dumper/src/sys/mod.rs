@@ -4,6 +4,7 @@
 pub mod cpuid;
 pub mod fd;
 pub mod ipc;
+pub mod mqueue;
 pub mod process;
 pub mod signals;
 pub mod socket;

@@ -23,6 +23,7 @@ const KINDS: &[(ObjectKind, Create)] = &[
     (ObjectKind::PtyMaster, pty::master),
     (ObjectKind::PtySlave, pty::slave),
     (ObjectKind::Inherited, inherited::take),
+    (ObjectKind::OpenQueue, mqueue::open),
 ];
 
 /// What is made when all the others are there.
@@ -71,6 +72,7 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     o.each(ObjectKind::InetSocket, tcp::fill)?;
     o.each(ObjectKind::InetSocket, tcp::connect_waiting)?;
     o.each(ObjectKind::InetSocket, tcp::settle)?;
+    o.each(ObjectKind::OpenQueue, mqueue::settle)?;
     o.caller.into_iter().flatten().for_each(fd::close);
     files::recreate_all(ctx)
 }

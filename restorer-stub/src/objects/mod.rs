@@ -7,6 +7,7 @@ mod inet;
 mod inherited;
 mod locks;
 mod make;
+pub mod mqueue;
 mod pipe;
 mod place;
 mod pty;

@@ -5,6 +5,7 @@
 pub mod fd;
 pub mod ipc;
 pub mod mm;
+pub mod mqueue;
 pub mod object;
 pub mod process;
 pub mod ptrace;

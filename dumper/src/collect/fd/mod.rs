@@ -9,6 +9,7 @@ pub mod diag;
 pub mod event;
 pub mod fdinfo;
 pub mod inet;
+pub mod mqueue;
 pub mod multicast;
 pub mod outside;
 pub mod pipe;
@@ -151,6 +152,7 @@ pub enum Detail {
     Tty(tty::TtyFacts),
     PtyMaster(pty::MasterFacts),
     Memfd(regular::MemfdFacts),
+    MessageQueue(mqueue::QueueFacts),
     /// A kind that nobody here knows, in words.
     Unknown(String),
     /// It could not be observed, and why.
@@ -272,6 +274,8 @@ type Collect = fn(&mut Context<'_>, &Probe) -> Result<Detail>;
 enum Sign {
     /// The link starts with this.
     Link(&'static str),
+    /// A regular file, to its mode, on a file system of this type (statfs(2)).
+    FileSystem(i64),
     /// `S_IFMT` of the mode.
     Mode(u32),
     /// A character device with one of these major numbers.
@@ -290,6 +294,7 @@ const KINDS: &[(Sign, Collect)] = &[
     (Sign::Link("anon_inode:[signalfd]"), event::signalfd),
     (Sign::Link("anon_inode:"), unknown),
     (Sign::Link("/memfd:"), regular::memfd),
+    (Sign::FileSystem(mqueue::FILE_SYSTEM), mqueue::collect),
     (Sign::Mode(libc::S_IFREG), regular::collect),
     (Sign::Mode(libc::S_IFDIR), regular::collect),
     (Sign::Mode(libc::S_IFLNK), regular::collect),
@@ -538,6 +543,12 @@ fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
     };
     let matches = |sign: &Sign| match sign {
         Sign::Link(prefix) => probe.link.starts_with(prefix.as_bytes()),
+        // It has no device.
+        Sign::FileSystem(kind) => {
+            mode == libc::S_IFREG
+                && libc::major(probe.stat.dev) == 0
+                && sys::fd::fs_type(&probe.fd_path()).is_ok_and(|t| t == *kind)
+        }
         Sign::Mode(m) => mode == *m,
         Sign::Major(range) => mode == libc::S_IFCHR && range.contains(&device.0),
         Sign::Device(major, minor) => mode == libc::S_IFCHR && device == (*major, *minor),

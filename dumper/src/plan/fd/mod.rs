@@ -5,6 +5,7 @@
 
 mod event;
 mod inet;
+mod mqueue;
 mod pipe;
 mod pty;
 mod regular;
@@ -50,6 +51,7 @@ pub fn plan(builder: &mut Builder, facts: &Facts) -> Vec<u32> {
         claims: [None; 3],
         pipes: pipe::by_inode(fds),
         unix: unix::by_inode(fds),
+        queues: HashMap::new(),
         ptys: HashMap::new(),
         tcp: inet::by_ends(fds),
     };
@@ -77,6 +79,8 @@ struct Planner<'a> {
     pipes: HashMap<(u64, u64), Vec<usize>>,
     /// Unix sockets by inode.
     unix: HashMap<u64, usize>,
+    /// Objects of message queues, by device and inode.
+    queues: HashMap<(u64, u64), u32>,
     /// Object of each pseudo-terminal, by the description of its master.
     ptys: HashMap<usize, u32>,
     /// TCP connections by local and remote address.
@@ -89,6 +93,7 @@ impl<'a> Planner<'a> {
         let object = match &d.detail {
             Detail::File(facts) => regular::file(self, index, d, facts),
             Detail::Memfd(facts) => Some(regular::memfd(self, d, facts)),
+            Detail::MessageQueue(facts) => mqueue::open(self, d, facts),
             Detail::Pipe(_) => pipe::end(self, index, d),
             Detail::EventFd(facts) => Some(event::eventfd(self, d, facts)),
             Detail::TimerFd(facts) => Some(event::timerfd(self, facts)),

@@ -5,6 +5,7 @@
 //! payload of an object is the record of its kind, in the blob note.
 
 pub mod event;
+pub mod mqueue;
 pub mod pipe;
 pub mod regular;
 pub mod socket;
@@ -125,14 +126,33 @@ pub enum ObjectKind {
     /// read yet.
     PtyMaster = 15,
     PtySlave = 16,
+    /// One open description of a POSIX message queue; `inner` is the queue. [`mqueue::QueueNotice`].
+    OpenQueue = 17,
+    /// The queue; no descriptor refers to it directly. [`mqueue::MessageQueue`].
+    MessageQueue = 18,
 }
 
 impl ObjectKind {
     pub fn from_u32(v: u32) -> Option<Self> {
         use ObjectKind::*;
         [
-            File, PipeEnd, Pipe, EventFd, TimerFd, SignalFd, Epoll, InetSocket, UnixSocket, Tty, Memfd,
-            Inherited, Pty, PtyMaster, PtySlave,
+            File,
+            PipeEnd,
+            Pipe,
+            EventFd,
+            TimerFd,
+            SignalFd,
+            Epoll,
+            InetSocket,
+            UnixSocket,
+            Tty,
+            Memfd,
+            Inherited,
+            Pty,
+            PtyMaster,
+            PtySlave,
+            OpenQueue,
+            MessageQueue,
         ]
         .into_iter()
         .find(|k| *k as u32 == v)
