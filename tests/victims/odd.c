@@ -5,7 +5,6 @@
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
-#include <mqueue.h>
 #include <netinet/in.h>
 #include <sys/inotify.h>
 #include <sys/io.h>
@@ -68,16 +67,6 @@ static void in_flight(void) {
     CHECK(pidfd >= 0 && sendmsg(pair[0], &m, 0) == 1 && close(pidfd) == 0);
     stay_at(pair[0], 47, "socket pair");
     stay_at(pair[1], 48, "socket pair");
-}
-
-static void message_queue(void) {
-    struct mq_attr attr = {.mq_maxmsg = 3, .mq_msgsize = 10};
-    char name[40];
-    snprintf(name, sizeof name, "/ckpt-victim-%d", getpid());
-    int fd = mq_open(name, O_RDWR | O_CREAT, 0600, &attr);
-    if (fd < 0) skip("no POSIX message queues here: %s", strerror(errno));
-    mq_unlink(name);
-    stay_at(fd, 40, "message queue");
 }
 
 static void seccomp_filter(void) {
@@ -156,8 +145,7 @@ static void add(const char *kind) {
         int fd = inotify_init1(IN_CLOEXEC);
         CHECK(inotify_add_watch(fd, in_dir("."), IN_CREATE) >= 0);
         stay_at(fd, 49, "inotify");
-    } else if (!strcmp(kind, "mqueue")) message_queue();
-    else if (!strcmp(kind, "netlink")) stay_at(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), 38, "netlink");
+    } else if (!strcmp(kind, "netlink")) stay_at(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), 38, "netlink");
     else if (!strcmp(kind, "packet")) stay_at(socket(AF_PACKET, SOCK_RAW, 0), 36, "packet socket");
     else if (!strcmp(kind, "bpf")) bpf_map();
     else if (!strcmp(kind, "lease")) lease();

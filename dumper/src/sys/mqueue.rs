@@ -160,8 +160,9 @@ mod tests {
         if fd < 0 {
             return;
         }
-        // SAFETY: a new descriptor; a NUL-terminated name.
+        // SAFETY: a new descriptor that nobody else owns.
         let queue = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        // SAFETY: a NUL-terminated name.
         unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) };
         for (text, priority) in [("one", 1), ("two", 7), ("three", 1), ("", 0), ("five", 7)] {
             // SAFETY: the text is only read.
