@@ -291,7 +291,8 @@ impl<'a> Reader<'a> {
         let planned = self.plan.tables.extents[w.extent];
         let len = range.len() as u64;
         self.shared[usize::from(planned.flags & extent_flags::EMBEDDED_FILE != 0)] += len;
-        if let Some((owner, first)) = self.plan.owner(w.extent) {
+        // For the children of this process; what is known of a file, is known.
+        if let Some((owner @ Owner::Memory(_), first)) = self.plan.owner(w.extent) {
             self.stored.add(owner, Run { start: first + w.skip + range.start as u64, len, file_offset });
         }
         self.made[w.extent].push(Extent {
@@ -511,6 +512,31 @@ mod tests {
                 assert!(bytes.iter().enumerate().all(|(n, &b)| b == expected(pid, e.addr + n as u64)));
             }
         }
+    }
+
+    #[test]
+    fn bytes_of_a_file_that_several_embed_are_stored_once() {
+        struct File;
+        impl ContentSource for File {
+            fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+                let Source::File { offset, .. } = source else { return Err(io::ErrorKind::NotFound.into()) };
+                (offset + skip..).zip(buf).for_each(|(at, b)| *b = (at / 4096) as u8 | 1);
+                Ok(())
+            }
+        }
+        let mut plan = Plan::default();
+        // At different addresses, and not all of it in the second.
+        for (addr, offset, len) in
+            [(0x10_0000, 0, 0x20_0000), (0x7f00_0001_3000, 0x1000, 0x1f_0000), (0x50_0000, 0, 0x20_0000)]
+        {
+            let flags = extent_flags::EMBEDDED_FILE | DROP_ZERO;
+            plan.tables.extents.push(Extent { addr, len, flags, ..Default::default() });
+            plan.sources.push(Source::File { key: 3, offset });
+        }
+        let file = tempfile::tempfile().unwrap();
+        let mut go = |_| ControlFlow::Continue(());
+        let out = stream(&plan, &mut File, &file, Path::new("x"), 0, &mut go).unwrap();
+        assert_eq!((out.end, out.shared), (0x20_0000, [0, 0x3f_0000]));
     }
 
     #[test]
