@@ -8,20 +8,27 @@ use crate::sys::{CPath, Decimal, Errno, Fd, fd};
 use ckpt_format::content::MAX_EXTENT;
 use ckpt_format::file::file_flags;
 use ckpt_format::{FileIdent, Image, checksum};
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use linux_raw_sys::general::*;
 
 /// One descriptor per recreated file.
 pub struct Files {
     /// Number + 1, by index in the file table; 0 is "not yet". Each process has its own.
     fds: &'static [AtomicI32],
+    /// By the same index: 1 for a file that was missing, and made under its name. Known to all, so that
+    /// it can be removed if the restore fails.
+    made: &'static [AtomicU32],
     /// For copying contents.
     buffer: Buffer,
 }
 
 impl Files {
     pub fn new(work: &Work, count: usize) -> Result<Self> {
-        Ok(Self { fds: work.slice(count)?, buffer: Buffer::new(work, MAX_EXTENT as usize)? })
+        Ok(Self {
+            fds: work.slice(count)?,
+            made: work.shared_slice(count)?,
+            buffer: Buffer::new(work, MAX_EXTENT as usize)?,
+        })
     }
 }
 
@@ -144,6 +151,48 @@ pub fn recreate_all(ctx: &Ctx) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the files that are missing, but whose contents are in the image: POSIX shared memory, after a
+/// boot. By the root, alone.
+pub fn make_missing(ctx: &Ctx) -> Result<()> {
+    for (file, made) in ctx.image.files.iter().zip(ctx.files.made) {
+        if file.flags & file_flags::CONTENTS == 0 || is_unnamed(file) {
+            continue;
+        }
+        let path = path(ctx, file)?;
+        let name = CPath::new(path).map_err(Error::os("bad path in the image"))?;
+        let flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+        let fd = match fd::open_at(Fd::CWD, &name, flags, 0o600) {
+            Err(Errno::EEXIST) => continue,
+            r => r.map_err(|e| Error::os("cannot make the missing file")(e).path(path))?,
+        };
+        made.store(1, Ordering::SeqCst);
+        fill(ctx, file, fd)?;
+        let _ = fd::fchown(fd, file.uid, file.gid);
+        let _ = fd::fchmod(fd, file.mode & 0o7777);
+        fd::close(fd);
+        note(format_args!("made {} again", crate::report::Printable(path)));
+    }
+    Ok(())
+}
+
+/// Of a restore that failed: removes them.
+pub fn remove_made(ctx: &Ctx) {
+    for (file, made) in ctx.image.files.iter().zip(ctx.files.made) {
+        if made.swap(0, Ordering::SeqCst) != 0
+            && let Ok(path) = path(ctx, file)
+        {
+            let _ = fd::unlink(path);
+        }
+    }
+}
+
+/// Memory or a file that no name leads to.
+fn is_unnamed(file: &FileIdent) -> bool {
+    is_recreated(file)
+        || file.path.len == 0
+        || file.flags & (file_flags::ANON_SHARED | file_flags::SYSV_SHM) != 0
 }
 
 /// Closes the descriptors of recreated files: what needs them has its own by now.

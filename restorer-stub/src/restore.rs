@@ -5,7 +5,7 @@ use crate::mem::{fill, map, own, shared, tids, vdso};
 use crate::report::{self, Error, Printable, Result, fail, say};
 use crate::shared::{Step, TaskShared};
 use crate::sys::{fd, process};
-use crate::{attributes, family, objects, sharers, signals, sysv, threads, timers};
+use crate::{attributes, family, files, objects, sharers, signals, sysv, threads, timers};
 use ckpt_format::{Mm, Task};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__NR_munmap, __NR_prctl, __NR_set_robust_list};
@@ -51,6 +51,7 @@ fn begin(ctx: &'static Ctx) -> Result<()> {
     signals::unblock(ctx.callers_mask);
     own::unmap_all(&ctx.config)?;
     sysv::create(ctx)?;
+    files::make_missing(ctx)?;
     shared::create_several(ctx)?;
     objects::create_all(ctx)
 }

@@ -8,7 +8,7 @@ use crate::report::{Error, On, Result};
 use crate::shared::{Said, Step};
 use crate::sys::process::{self, Wait};
 use crate::sys::ptrace;
-use crate::sysv;
+use crate::{files, sysv};
 use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -36,6 +36,7 @@ pub fn run(ctx: &Ctx) -> Result<Outcome> {
     let outcome = lead(ctx);
     if !matches!(outcome, Ok(Outcome::Running)) {
         sysv::remove_made(ctx);
+        files::remove_made(ctx);
     }
     outcome
 }

@@ -176,7 +176,11 @@ fn vma_record(builder: &mut Builder, all: &Facts, task: &TaskFacts, vma: &VmaFac
     let index = match (kind, file) {
         (VmaKind::FilePrivate, Some(file)) if recreated => nameless(builder, all, pid, vma, file),
         (VmaKind::FilePrivate, Some(file)) => named_file(builder, facts, file, file_flags::MUST_BE_IDENTICAL),
-        (VmaKind::FileShared, Some(file)) => named_file(builder, facts, file, 0),
+        (VmaKind::FileShared, Some(file)) => {
+            let index = named_file(builder, facts, file, 0);
+            posix_shm(builder, index, file);
+            index
+        }
         (VmaKind::SharedObject, Some(file)) => match super::sysv::file_of(builder, vma) {
             Some(segment) => segment,
             None => nameless(builder, all, pid, vma, file),
@@ -319,6 +323,22 @@ fn named_file(builder: &mut Builder, facts: &MemoryFacts, file: &MappedFile, fla
             ..ident(file)
         }
     })
+}
+
+/// POSIX shared memory (shm_open(3), sem_open(3)) does not outlive the machine's next boot: its contents
+/// are stored, for the case that the name is gone at restore.
+fn posix_shm(builder: &mut Builder, index: u32, file: &MappedFile) {
+    let known = builder.tables.files[index as usize];
+    let (Some(key), Some(stat)) = (file.handle, file.stat) else { return };
+    if !file.path.starts_with(b"/dev/shm/") || known.flags & file_flags::CONTENTS != 0 {
+        return;
+    }
+    let first = builder.extent_mark();
+    builder.extent(0, stat.size, DROP_ZERO, &Source::File { key: MEMORY_FILES + key, offset: 0 });
+    let contents = builder.extents_since(first);
+    let record = &mut builder.tables.files[index as usize];
+    record.flags |= file_flags::CONTENTS;
+    record.contents = contents;
 }
 
 fn ident(file: &MappedFile) -> FileIdent {

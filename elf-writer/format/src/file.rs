@@ -34,7 +34,8 @@ crate::records! {
 pub mod file_flags {
     /// No name any more at the dump: recreated, filled from `contents`, and unlinked again.
     pub const DELETED: u32 = 1;
-    /// `contents` is valid (possibly an empty range for an empty file).
+    /// `contents` is valid (possibly an empty range for an empty file). A file with a name (POSIX shared
+    /// memory) is made anew where that name is missing.
     pub const CONTENTS: u32 = 2;
     /// Created by memfd_create (path is its name); `seals` in the payload of its descriptor.
     pub const MEMFD: u32 = 4;
