@@ -43,7 +43,7 @@ pub mod view;
 mod workdir;
 
 pub use build::{Variant, tool};
-pub use ckpt::{Dump, Dumped, Restore};
+pub use ckpt::{Dump, Dumped, Restore, failpoints};
 pub use process::{Launch, Proc};
 pub use pty::Terminal;
 pub use scenario::Scenarios;

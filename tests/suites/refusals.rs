@@ -2,7 +2,8 @@
 //! unharmed and nothing partial is left.
 
 use ckpt_tests::{
-    Context, Dumped, Error, Proc, Suite, T, TestResult, Who, bail, ensure, need, need_root, procfs,
+    Context, Dumped, Error, Proc, Suite, T, TestResult, Who, bail, ensure, failpoints, need, need_root,
+    procfs,
 };
 use nix::sys::signal::Signal;
 use std::process::Command;
@@ -240,23 +241,6 @@ fn vanished(t: &T) -> TestResult {
         std::fs::remove_file(t.path("ready"))?;
     }
     Ok(())
-}
-
-/// Names of the dumper's fail points, as documented in its source.
-fn failpoints() -> Vec<String> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../dumper/src/failpoint.rs");
-    let source = std::fs::read_to_string(path).unwrap_or_default();
-    let doc: Vec<&str> = source.lines().take_while(|l| l.starts_with("//!")).collect();
-    let doc = doc.join(" ");
-    let names = doc.split_once("Names").map_or("", |(_, names)| names);
-    let names = names.split('`').skip(1).step_by(2).filter(|name| !name.contains('#'));
-    // Those inside of calls are passed several times: the first call maps our memory.
-    names
-        .flat_map(|name| match name.starts_with("call-") {
-            true => vec![name.to_owned(), format!("{name}#3")],
-            false => vec![name.to_owned()],
-        })
-        .collect()
 }
 
 fn fault(t: &T, name: &str, kill: bool, to_kill: bool) -> TestResult {
