@@ -7,31 +7,30 @@ static void *second(void *arg) {
     return NULL;
 }
 
-static volatile int continued, dismissed;
+static volatile int continued;
 
 static void on_cont(int sig) {
     (void)sig;
     continued++;
 }
 
-static void on_dismiss(int sig) {
-    (void)sig;
-    dismissed = 1;
-}
-
 static pid_t stopping(int code, bool threads) {
     pid_t pid = forked();
     if (pid) return pid;
     pthread_t thread;
+    sigset_t usr1;
+    int sig;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    CHECK(sigprocmask(SIG_BLOCK, &usr1, NULL) == 0);
     signal(SIGCONT, on_cont);
-    signal(SIGUSR1, on_dismiss);
     if (threads) CHECK(pthread_create(&thread, NULL, second, (void *)&continued) == 0);
     prepared();
     CHECK(raise(SIGSTOP) == 0);
-    EQ(continued, 1);
-    // Of a zombie nobody learns that it was continued.
-    while (!dismissed) sleep_ms(1);
+    // Another thread may have run the handler.
+    UNTIL(continued == 1);
     if (threads) CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(sigwait(&usr1, &sig) == 0);
     _exit(code);
 }
 
