@@ -18,6 +18,6 @@ fn main() -> std::process::ExitCode {
         }
     }
     suite.victim("share_sync", tree());
-    suite.victim("share_ring", tree().no_ping());
+    suite.victim("share_ring", tree());
     suite.run()
 }
