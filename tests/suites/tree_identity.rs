@@ -179,9 +179,9 @@ fn nothing_left(t: &T, mode: &str) -> TestResult {
     let numbers = |pid: i32| procfs::fds(pid).into_iter().map(|(n, _)| n).collect::<Vec<_>>();
     let mut before: Vec<_> = procfs::descendants(original.pid()).into_iter().map(numbers).collect();
     before.sort();
-    t.dump(original.pid()).kill().ok()?;
     let mut gone = procfs::descendants(original.pid());
     gone.push(original.pid());
+    t.dump(original.pid()).kill().ok()?;
     drop(original);
     t.wait_gone(&gone)?;
     let mut restored = run(t, mode)?;
@@ -235,11 +235,15 @@ fn taken(t: &T) -> TestResult {
 fn twice(t: &T) -> TestResult {
     let mut original = t.victim("tree_ends").arg("exit").start()?;
     t.dump(original.pid()).ok()?;
-    let mut one = run(t, "ns")?;
-    let mut two = run(t, "ns")?;
-    for restored in [&one, &two] {
-        ensure!(program(restored).len() == 4, "not the whole tree: {:?}", program(restored));
-    }
+    let mut one = t.restore("saved.ckpt").pid("ns").start()?;
+    let mut two = t.restore("saved.ckpt").pid("ns").start()?;
+    t.wait_until("two whole trees", || {
+        one.ensure_alive()?;
+        two.ensure_alive()?;
+        Ok(program(&one).len() == 4 && program(&two).len() == 4)
+    })?;
+    t.wait_untraced(&one)?;
+    t.wait_untraced(&two)?;
     t.go()?;
     one.expect_exit(7)?;
     two.expect_exit(7)?;
