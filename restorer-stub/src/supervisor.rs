@@ -1,15 +1,17 @@
 //! The process in front of a program that has its own id: forwards signals, stops and continues
 //! with it, ends as it ended.
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Mode};
 use crate::report::say;
 use crate::shared::Said;
 use crate::sys::process::{self, Wait};
-use crate::sys::{Fd, fd, object, signal};
+use crate::sys::{CPath, Decimal, Errno, Fd, fd, object, signal};
 use crate::{family, signals};
 use ckpt_format::EXIT_RESTORE_FAILED;
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general::{__WALL, O_NONBLOCK, O_RDWR, RLIMIT_CORE, WCONTINUED, WNOHANG, WUNTRACED};
+use linux_raw_sys::general::{
+    __WALL, O_NONBLOCK, O_RDONLY, O_RDWR, RLIMIT_CORE, WCONTINUED, WNOHANG, WUNTRACED,
+};
 use linux_raw_sys::prctl::PR_SET_DUMPABLE;
 
 const SIGKILL: i32 = 9;
@@ -85,7 +87,43 @@ fn forward(ctx: &Ctx, program: i32, info: &[u8; 128]) {
     if number == SIGCHLD || code > 0 && !is_apart(ctx, program) {
         return;
     }
+    // kill(0, ...) by one of the program's processes: the program has got its own.
+    if code <= 0 && descends_from(ctx, word(info, 16), program) {
+        return;
+    }
     let _ = process::kill(program, number);
+}
+
+/// Whether a process is the program or below it. One that is gone is taken for another's, as the kill(1)
+/// command is when we look.
+fn descends_from(ctx: &Ctx, pid: i32, program: i32) -> bool {
+    // From inside of a pid namespace it is the id there (kernel/signal.c, send_signal_locked()).
+    let saved = ctx.mode() == Mode::Ns && ctx.image.tasks.iter().any(|t| t.pid == pid);
+    if saved && process::kill(pid, 0) == Err(Errno::ESRCH) {
+        return true;
+    }
+    let mut at = pid;
+    // No tree is deeper than there are processes in the image, or made since.
+    for _ in 0..ctx.image.tasks.len() + 64 {
+        if at == program || at <= 1 {
+            break;
+        }
+        at = parent_of(at).unwrap_or(0);
+    }
+    at == program
+}
+
+/// The fourth field of `/proc/PID/stat`, behind a name that may hold anything.
+fn parent_of(pid: i32) -> Option<i32> {
+    let path = CPath::concat(&[b"/proc/", Decimal::new(pid as u64).as_bytes(), b"/stat"]).ok()?;
+    let file = fd::open_at(Fd::CWD, &path, O_RDONLY, 0).ok()?;
+    let mut text = [0u8; 256];
+    let len = fd::read(file, &mut text).unwrap_or(0);
+    fd::close(file);
+    let text = &text[..len];
+    let rest = text.get(text.iter().rposition(|b| *b == b')')? + 1..)?;
+    let field = rest.split(|b| *b == b' ').filter(|f| !f.is_empty()).nth(1)?;
+    core::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// Whether the program is in another process group than we are.
