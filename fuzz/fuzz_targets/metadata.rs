@@ -56,6 +56,16 @@ fn walk(image: &Image) -> Result<(), FormatError> {
             let _ = image.records::<fd::event::EpollTarget>(object.payload);
         }
     }
+    for shm in image.shms {
+        Image::get(image.files, shm.file, "file")?;
+    }
+    for sem in image.sems {
+        let _ = image.records::<u16>(sem.values);
+        let _ = image.records::<i32>(sem.pids);
+    }
+    for msg in image.msgs {
+        let _ = image.payload::<SysvMessage>(msg.messages);
+    }
     Ok(())
 }
 

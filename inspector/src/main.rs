@@ -42,6 +42,7 @@ fn run(options: &Options) -> Result<bool> {
     for task in image.tasks {
         show::task(&mut out, &image, task, options.vmas)?;
     }
+    show::ipc(&mut out, &image)?;
     show::losses(&mut out, &image)?;
     Ok(true)
 }

@@ -1,7 +1,7 @@
 //! An image in words.
 
 use anyhow::Result;
-use ckpt_format::fd::{pipe, regular, socket, tty};
+use ckpt_format::fd::{mqueue, pipe, regular, socket, tty};
 use ckpt_format::task::task_flags;
 use ckpt_format::*;
 use std::io::Write;
@@ -130,6 +130,10 @@ fn describe(image: &Image, object: &Object) -> String {
             .and_then(|p| Image::get(image.files, p.file, "file"))
             .map(|f| format!("{} at {}", image.text(f.path), object.offset))
             .unwrap_or_default(),
+        ObjectKind::OpenQueue => Image::get(image.objects, object.inner, "queue")
+            .and_then(|queue| image.payload::<mqueue::MessageQueue>(queue.payload))
+            .map(|q| format!("/{}, {} messages", image.text(q.name), q.priorities.len / 4))
+            .unwrap_or_default(),
         ObjectKind::PipeEnd => format!("pipe #{}", object.inner),
         ObjectKind::Pipe => image
             .payload::<pipe::Pipe>(object.payload)
@@ -159,6 +163,23 @@ fn describe(image: &Image, object: &Object) -> String {
         _ => String::new(),
     };
     format!("{kind:?} {detail}")
+}
+
+/// System V IPC.
+pub fn ipc(out: &mut impl Write, image: &Image) -> Result<()> {
+    let perm =
+        |p: &IpcPerm| format!("id {} key {:#010x} mode {:03o} uid {}", p.id, p.key, p.mode & 0o777, p.uid);
+    for s in image.shms {
+        writeln!(out, "shared memory {}, {} bytes", perm(&s.perm), s.size)?;
+    }
+    for (i, s) in image.sems.iter().enumerate() {
+        let undos = image.sem_undos.iter().filter(|u| u.set as usize == i).count();
+        writeln!(out, "semaphores {}, {} of them, {undos} SEM_UNDO", perm(&s.perm), s.values.len / 2)?;
+    }
+    for m in image.msgs {
+        writeln!(out, "message queue {}, {} bytes with headers", perm(&m.perm), m.messages.len)?;
+    }
+    Ok(())
 }
 
 /// What the user allowed to be left out.

@@ -30,7 +30,15 @@ fn main() -> std::process::ExitCode {
         suite.test("in_use", in_use);
         suite.test("key_in_use", key_in_use);
         suite.test("failed_restore", failed_restore);
+        suite.test("undo_of_a_thread", |t| {
+            let mut victim = t.victim("sysv_sem").args(["apart"]).start()?;
+            t.dump(victim.pid()).refused(5, &["thread", "semaphore adjustments"])?;
+            t.go()?;
+            let ended = victim.expect_exit(0);
+            t.expect_ok().and(ended)
+        });
         suite.test("queue_in_use", queue_in_use);
+        suite.test("queue_shared_outside", queue_shared_outside);
         suite.test("queue_of_a_failed_restore", queue_of_a_failed_restore);
     }
     suite.run()
@@ -121,6 +129,17 @@ fn queue_in_use(t: &T) -> TestResult {
     let restored = t.restore("saved.ckpt").pid("ns").start()?;
     verify(t, restored)?;
     victim.expect_exit(0)
+}
+
+/// The child is left outside, and has the queue open.
+fn queue_shared_outside(t: &T) -> TestResult {
+    let mut victim = t.victim("mqueue_tree").start()?;
+    let children = ["--allow", "children"];
+    t.dump(victim.pid()).args(children).refused(5, &["message queue", "shared with", "mqueue_tree"])?;
+    t.dump(victim.pid()).args(children).args(["--allow", "shared-outside"]).arg("--check").ok()?;
+    t.go()?;
+    let ended = victim.expect_exit(0);
+    t.expect_ok().and(ended)
 }
 
 /// Its queues are removed again, of which the next one makes new ones.

@@ -19,7 +19,35 @@ static void *second(void *id) {
     return NULL;
 }
 
-int main(void) {
+static int set;
+static void *thread_of_its_own(void *go) {
+    CHECK(unshare(CLONE_SYSVSEM) == 0);
+    op(set, 0, 3, SEM_UNDO);
+    char c;
+    CHECK(read(*(int *)go, &c, 1) == 0);
+    return NULL;
+}
+
+// One thread has adjustments of its own.
+static int apart(void) {
+    int go[2];
+    pthread_t thread;
+    set = semget(IPC_PRIVATE, 1, 0600);
+    CHECK(set >= 0 && pipe(go) == 0 && pthread_create(&thread, NULL, thread_of_its_own, go) == 0);
+    while (semctl(set, 0, GETVAL) != 3) sleep_ms(1);
+    ready();
+    wait_go();
+    close(go[1]);
+    CHECK(pthread_join(thread, NULL) == 0);
+    for (int i = 0; semctl(set, 0, GETVAL) != 0 && i < 1000; i++) sleep_ms(1);
+    EQ(semctl(set, 0, GETVAL), 0);
+    CHECK(semctl(set, 0, IPC_RMID) == 0);
+    return ok();
+}
+
+int main(int argc, char **argv) {
+    (void)argv;
+    if (argc > 1) return apart();
     key_t key = 0x53000000 | getpid();
     int id = semget(key, 40, IPC_CREAT | IPC_EXCL | 0640);
     if (id < 0 && errno == ENOSYS) skip("no System V semaphores here");

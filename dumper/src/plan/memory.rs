@@ -140,7 +140,8 @@ fn obstacle(vma: &VmaFacts, facts: &MemoryFacts, own_mounts: bool) -> Option<(&'
         return Some(("a device", "dump it before it maps the device"));
     }
     let unnamed = vma.file.is_some_and(|i| !facts.files[i].present);
-    if shown.shared && shown.has(b"ht") && unnamed && !starts("/anon_hugepage") {
+    let known = starts("/anon_hugepage") || segment(shown).is_some();
+    if shown.shared && shown.has(b"ht") && unnamed && !known {
         return Some(("a memfd or deleted file of huge pages", "use anonymous huge pages, or a named file"));
     }
     if !shown.shared && shown.has(b"ht") && !starts("/anon_hugepage") && !path.is_empty() && path[0] == b'/' {

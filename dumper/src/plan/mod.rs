@@ -38,7 +38,7 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("tcp-established", "TCP connections are reset: ECONNRESET at the program's next use"),
     ("unix-outside", "unix sockets connected to other processes find the other end closed"),
     ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
-    ("shared-outside", "memory shared with other processes becomes a copy of the program's own"),
+    ("shared-outside", "memory and message queues shared with other processes become the program's own"),
     ("pty-data", "what waits to be read in a pseudo-terminal that the program provides is dropped"),
     ("pty-outside", "terminals that the program provides for processes outside the image are hung up"),
     ("mq-notify", "the notification of a POSIX message queue comes with the value 0"),

@@ -51,6 +51,8 @@ pub enum Shared {
     Directories = 3,
     /// CLONE_SIGHAND.
     Handlers = 4,
+    /// CLONE_SYSVSEM.
+    SemaphoreUndo = 6,
 }
 
 /// kcmp(2): `Equal` when two threads share a resource; otherwise the kernel's own, stable, order.

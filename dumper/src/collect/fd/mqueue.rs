@@ -1,5 +1,6 @@
 //! POSIX message queues, through a description of our own: the target's stays as it is.
 
+use super::outside::Outside;
 use super::{Context, Detail, Probe, path_of};
 use crate::sys::mqueue;
 use anyhow::{Context as _, Result, anyhow};
@@ -21,6 +22,8 @@ pub struct QueueFacts {
     /// Priorities and texts, in the order of mq_receive(3).
     pub messages: Vec<(u32, Vec<u8>)>,
     pub notice: Option<Notice>,
+    /// Others that have it open.
+    pub outside: Vec<Outside>,
     /// Why the messages are not known.
     pub unknown: Option<String>,
 }

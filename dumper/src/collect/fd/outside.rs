@@ -1,4 +1,4 @@
-//! Who outside of the image has the other end of a pipe or socket: by its inode, among the descriptors
+//! Who outside of the image has the other end of a pipe or socket, or the same message queue: by its inode, among the descriptors
 //! of all processes that may be looked into.
 
 use super::tcp::OtherEnd;
@@ -16,6 +16,15 @@ pub struct Outside {
     pub fd: i32,
     pub reads: bool,
     pub writes: bool,
+}
+
+impl Outside {
+    /// Whether it is a POSIX message queue with this inode.
+    fn is_queue(&self, ino: u64) -> bool {
+        let path = format!("/proc/{}/fd/{}", self.pid, self.fd);
+        std::fs::metadata(&path).is_ok_and(|m| m.ino() == ino)
+            && crate::sys::fd::fs_type(path.as_ref()).is_ok_and(|t| t == super::mqueue::FILE_SYSTEM)
+    }
 }
 
 /// In words.
@@ -47,6 +56,10 @@ pub fn find(descriptions: &mut [Description], inside: &[i32]) {
             }
             Detail::Unix(u) => u.outside.clone_from(all),
             Detail::Inet(i) => i.outside.clone_from(all),
+            // The link is a name: a file may have the same.
+            Detail::MessageQueue(q) => {
+                q.outside = all.iter().filter(|o| o.is_queue(d.stat.ino)).cloned().collect();
+            }
             _ => {}
         }
     }
@@ -79,6 +92,7 @@ fn wanted(descriptions: &[Description]) -> Vec<Option<Vec<u8>>> {
             OtherEnd::Socket(ino) => socket(ino),
             _ => None,
         },
+        Detail::MessageQueue(_) => Some(d.link.clone()),
         _ => None,
     };
     // Standard descriptors come from the caller: nobody asks who has the other end.

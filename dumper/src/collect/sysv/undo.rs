@@ -6,10 +6,11 @@
 //! raising a semaphore by k with SEM_UNDO and lowering it by k without tells whether the adjustment can be
 //! lowered by k. Nothing is left of a failed call but the kernel's (empty) list of adjustments.
 
-use super::{Asker, SysvFacts};
+use super::{Asker, SemFacts, SysvFacts};
 use crate::error::Obstacle;
 use crate::ptrace::{Call, Frozen};
 use crate::sys::ipc::{Kind, Question, at};
+use crate::sys::process::{Shared, share};
 use anyhow::{Result, anyhow};
 use ckpt_format::SemUndo;
 
@@ -66,12 +67,12 @@ enum Said {
     Forbidden,
 }
 
-fn say(target: &mut Frozen, id: i32, mut ops: Ops) -> Result<Said> {
+fn say(target: &mut Frozen, tid: i32, id: i32, mut ops: Ops) -> Result<Said> {
     ops.add(0, -MOST - 1, libc::IPC_NOWAIT);
     let scratch = target.scratch()?;
     target.write(scratch.addr, &ops.0)?;
     let call = Call::new(libc::SYS_semop, &[id as u64, scratch.addr.0, ops.len() as u64]);
-    match i32::try_from(-target.batch(&[call])?[0]) {
+    match i32::try_from(-target.batch_in(tid, &[call])?[0]) {
         Ok(libc::EAGAIN) => Ok(Said::InRange),
         Ok(libc::ERANGE) => Ok(Said::OutOfRange),
         Ok(libc::EACCES) => Ok(Said::Forbidden),
@@ -96,38 +97,72 @@ pub fn collect(asker: &mut Asker<'_>, facts: &mut SysvFacts) -> Result<()> {
         return Ok(());
     }
     let chunk = ((most - 1) / OPS_EACH).clamp(1, 64);
+    // Those that have adjustments: ids as we see them.
+    let mut having: Vec<i32> = Vec::new();
     for target in asker.targets.iter_mut() {
-        let own = asker.tasks.iter().find(|t| t.pid == target.pid());
-        let pid = own.map_or(target.pid(), |t| t.process.own_pid);
-        for (index, set) in facts.sems.iter().enumerate() {
-            let numbers: Vec<usize> = (0..set.values.len()).collect();
-            for some in numbers.chunks(chunk) {
-                match any(target, set.perm.id, &set.values, some)? {
-                    Said::InRange => continue,
-                    Said::Forbidden => break,
-                    Said::OutOfRange => {}
-                }
-                for &number in some {
-                    let adjustment = find(target, set.perm.id, number, set.values[number])?;
-                    if adjustment != 0 {
-                        let (set, number) = (index as u32, number as u32);
-                        facts.undos.push(SemUndo { pid, set, number, adjustment });
-                    }
-                }
+        let leader = target.pid();
+        let own = asker.tasks.iter().find(|t| t.pid == leader);
+        let pid = own.map_or(leader, |t| t.process.own_pid);
+        let found = of_thread(target, leader, &facts.sems, chunk)?;
+        for tid in target.tids() {
+            // Where the leader has a list; Linux without kcmp(2) does not tell.
+            let apart = tid != leader && !share(leader, tid, Shared::SemaphoreUndo).unwrap_or(true);
+            if apart && !of_thread(target, tid, &facts.sems, chunk)?.is_empty() {
+                facts.obstacles.push(Obstacle {
+                    pid: leader,
+                    what: format!("thread {tid}: semaphore adjustments of its own (unshare(CLONE_SYSVSEM))"),
+                    remedy: "end that thread before the dump".into(),
+                });
             }
         }
+        if found.is_empty() {
+            continue;
+        }
+        let with = having.iter().find(|h| share(**h, leader, Shared::SemaphoreUndo).unwrap_or(false));
+        if let Some(with) = with {
+            facts.obstacles.push(Obstacle {
+                pid: leader,
+                what: format!("semaphore adjustments shared with PID {with} (CLONE_SYSVSEM)"),
+                remedy: "end one of them before the dump".into(),
+            });
+        }
+        having.push(leader);
+        facts.undos.extend(found.into_iter().map(|undo| SemUndo { pid, ..undo }));
     }
     Ok(())
 }
 
+/// The adjustments that a thread has (usually with all others of its process).
+fn of_thread(target: &mut Frozen, tid: i32, sets: &[SemFacts], chunk: usize) -> Result<Vec<SemUndo>> {
+    let mut found = Vec::new();
+    for (index, set) in sets.iter().enumerate() {
+        let numbers: Vec<usize> = (0..set.values.len()).collect();
+        for some in numbers.chunks(chunk) {
+            match any(target, tid, set.perm.id, &set.values, some)? {
+                Said::InRange => continue,
+                Said::Forbidden => break,
+                Said::OutOfRange => {}
+            }
+            for &number in some {
+                let adjustment = find(target, tid, set.perm.id, number, set.values[number])?;
+                if adjustment != 0 {
+                    let (set, number) = (index as u32, number as u32);
+                    found.push(SemUndo { pid: 0, set, number, adjustment });
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// In range: none of these has an adjustment.
-fn any(target: &mut Frozen, id: i32, values: &[u16], numbers: &[usize]) -> Result<Said> {
+fn any(target: &mut Frozen, tid: i32, id: i32, values: &[u16], numbers: &[usize]) -> Result<Said> {
     for by in [-MOST - 1, MOST] {
         let mut ops = Ops::default();
         for &number in numbers {
             ops.adjust(number, values[number], by);
         }
-        let said = say(target, id, ops)?;
+        let said = say(target, tid, id, ops)?;
         if said != Said::InRange {
             return Ok(said);
         }
@@ -136,13 +171,13 @@ fn any(target: &mut Frozen, id: i32, values: &[u16], numbers: &[usize]) -> Resul
 }
 
 /// By how much it can be lowered tells what it is.
-fn find(target: &mut Frozen, id: i32, number: usize, value: u16) -> Result<i32> {
+fn find(target: &mut Frozen, tid: i32, id: i32, number: usize, value: u16) -> Result<i32> {
     let (mut low, mut high) = (0, 2 * MOST + 1);
     while low < high {
         let middle = (low + high + 1) / 2;
         let mut ops = Ops::default();
         ops.adjust(number, value, -middle);
-        if say(target, id, ops)? == Said::InRange {
+        if say(target, tid, id, ops)? == Said::InRange {
             low = middle;
         } else {
             high = middle - 1;

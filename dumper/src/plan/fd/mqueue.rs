@@ -3,6 +3,7 @@
 use super::{Planner, Sent, queue};
 use crate::collect::fd::Description;
 use crate::collect::fd::mqueue::QueueFacts;
+use crate::collect::fd::outside::in_words;
 use ckpt_format::fd::mqueue::{MessageQueue, QueueNotice, queue_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
 use zerocopy::IntoBytes;
@@ -16,6 +17,11 @@ pub fn open(p: &mut Planner<'_>, d: &Description, facts: &QueueFacts) -> Option<
     let inner = match p.queues.get(&(d.stat.dev, d.stat.ino)) {
         Some(known) => *known,
         None => {
+            if !facts.outside.is_empty() {
+                let by = in_words(&facts.outside);
+                let text = format!("{} (message queue): shared with {by}", p.name(d));
+                p.loss("shared-outside", d, text);
+            }
             let made = the_queue(p, d, facts);
             p.queues.insert((d.stat.dev, d.stat.ino), made);
             made
