@@ -39,6 +39,8 @@ fn main() -> std::process::ExitCode {
         });
         suite.test("queue_in_use", queue_in_use);
         suite.test("queue_shared_outside", queue_shared_outside);
+        suite.test("queue_that_signals", queue_that_signals);
+        suite.test("queue_survives_a_killed_dump", queue_survives_a_killed_dump);
         suite.test("queue_of_a_failed_restore", queue_of_a_failed_restore);
     }
     suite.run()
@@ -158,4 +160,32 @@ fn queue_of_a_failed_restore(t: &T) -> TestResult {
     t.restore("saved.ckpt").args(["--chdir", "/nonexistent"]).refused(&["/nonexistent"])?;
     ensure!(!there("test -e")?, "a queue is left");
     verify(t, t.restore("saved.ckpt").start()?)
+}
+
+fn queue_that_signals(t: &T) -> TestResult {
+    let mut victim = t.victim("mqueue").args(["signal"]).start()?;
+    t.dump(victim.pid()).refused(5, &["mq_notify", "--allow mq-notify"])?;
+    t.dump(victim.pid()).kill().args(["--allow", "mq-notify"]).ok()?;
+    victim.expect_signal(Signal::SIGKILL)?;
+    verify(t, t.restore("saved.ckpt").start()?)
+}
+
+/// Whenever ckpt-dump is killed, no message is lost, and their order stays.
+fn queue_survives_a_killed_dump(t: &T) -> TestResult {
+    let mut victim = t.victim("mqueue").start()?;
+    let start = std::time::Instant::now();
+    t.dump(victim.pid()).ok()?;
+    let whole = start.elapsed();
+    for i in 0..60 {
+        let mut dump = t.dump(victim.pid()).output(format!("{i}.ckpt")).start()?;
+        let start = std::time::Instant::now();
+        let delay = whole * i / 60;
+        t.wait_until("a moment", || Ok(start.elapsed() >= delay))?;
+        dump.signal(Signal::SIGKILL);
+        dump.wait_exit()?;
+    }
+    t.ping()?;
+    t.go()?;
+    let ended = victim.expect_exit(0);
+    t.expect_ok().and(ended)
 }

@@ -15,7 +15,32 @@ static void expect(mqd_t q, const char *wanted, unsigned priority) {
     EQ(got, priority);
 }
 
+static volatile int value = -1;
+static void on_message(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    value = info->si_value.sival_int;
+}
+
+// A signal tells of a message.
+static int signalled(void) {
+    struct sigaction a = {.sa_sigaction = on_message, .sa_flags = SA_SIGINFO};
+    CHECK(sigaction(SIGUSR2, &a, NULL) == 0);
+    char name[50];
+    snprintf(name, sizeof name, "/ckpt-s-%d", getpid());
+    mqd_t q = mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, NULL);
+    struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2, .sigev_value.sival_int = 77};
+    CHECK(q >= 0 && mq_unlink(name) == 0 && mq_notify(q, &e) == 0);
+    ready();
+    wait_go();
+    char text[8192];
+    CHECK(mq_send(q, "x", 1, 0) == 0 && mq_receive(q, text, sizeof text, NULL) == 1);
+    // The image does not know the value.
+    EQ(value, access(in_dir("saved.ckpt"), F_OK) == 0 ? 0 : 77);
+    return ok();
+}
+
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "signal")) return signalled();
     char name[50], other[50];
     snprintf(name, sizeof name, "/ckpt-a-%d", getpid());
     snprintf(other, sizeof other, "/ckpt-b-%d", getpid());

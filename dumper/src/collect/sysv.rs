@@ -7,7 +7,7 @@ mod contents;
 mod undo;
 
 use super::memory::smaps::Entry;
-use super::{HostFacts, TaskFacts, proc};
+use super::{HostFacts, TaskFacts, creds, proc};
 use crate::error::Obstacle;
 use crate::ptrace::{Call, Frozen};
 use crate::sys::ipc::{Kind, Question, at};
@@ -103,6 +103,8 @@ struct Asker<'a> {
     targets: &'a mut [Frozen],
     tasks: &'a [TaskFacts],
     own_namespace: bool,
+    /// The target may do more than we may: it has other ids, or capabilities.
+    more_rights: bool,
     /// When each task began, in seconds since the epoch.
     began: Vec<u64>,
 }
@@ -111,7 +113,7 @@ impl Asker<'_> {
     fn ask(&mut self, question: Question) -> Result<Answer> {
         if !self.own_namespace {
             let (result, bytes) = question.ask();
-            if result != -i64::from(libc::EACCES) {
+            if result != -i64::from(libc::EACCES) || !self.more_rights {
                 return Ok(Answer { result, bytes, there: false });
             }
         }
@@ -178,7 +180,12 @@ pub fn collect(targets: &mut [Frozen], tasks: &[TaskFacts], host: &HostFacts) ->
         }
     }
     let began = tasks.iter().map(|task| began(task.pid, host)).collect();
-    let mut asker = Asker { targets, tasks, own_namespace: facts.own_namespace, began };
+    let ours = creds::parse(&proc::read("/proc/self/status").unwrap_or_default());
+    let theirs = tasks.first().and_then(|t| t.threads.first()).map(|t| &t.creds);
+    let more_rights = theirs.is_some_and(|t| {
+        (t.uid[1], t.gid[1], &t.groups) != (ours.uid[1], ours.gid[1], &ours.groups) || t.cap_effective != 0
+    });
+    let mut asker = Asker { targets, tasks, own_namespace: facts.own_namespace, more_rights, began };
     memory(&mut asker, &mut facts)?;
     semaphores(&mut asker, &mut facts)?;
     queues(&mut asker, &mut facts)?;

@@ -48,9 +48,10 @@ pub fn collect(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let mut text = String::new();
     queue.read_to_string(&mut text).context("reading the state of the queue")?;
     let notice = notice(&text).ok_or_else(|| anyhow!("the state of the queue is not understood: {text}"))?;
-    let name = path_of(&probe.link).as_os_str().as_bytes();
+    // Opened by name, or below a directory where the file system is mounted.
+    let name = path_of(&probe.link).file_name().unwrap_or_default().as_bytes();
     let mut facts = QueueFacts {
-        name: name.strip_prefix(b"/").unwrap_or(name).to_vec(),
+        name: name.to_vec(),
         max_messages: attributes[1] as u64,
         message_size: attributes[2] as u64,
         notice,
