@@ -38,40 +38,52 @@ const SI_STATUS: usize = 24;
 /// When a process died, or what must be known cannot be.
 pub fn collect(tree: &mut FrozenTree, tasks: &mut [TaskFacts]) -> Result<Vec<ZombieFacts>> {
     let mut zombies = tree.zombies.iter().map(|z| look_at(z.pid)).collect::<Result<Vec<_>>>()?;
-    let mut of_parent = vec![Vec::new(); tree.live.len()];
-    tree.zombies.iter().enumerate().for_each(|(i, z)| of_parent[z.parent].push(i));
     let tasks_by_pid: HashMap<i32, usize> = tasks.iter().enumerate().map(|(i, t)| (t.pid, i)).collect();
     let zombies_by_pid: HashMap<i32, usize> = zombies.iter().enumerate().map(|(i, z)| (z.pid, i)).collect();
-    for (parent, own) in tree.live.iter_mut().zip(of_parent) {
-        let pids: Vec<i32> = own.iter().map(|z| zombies[*z].own_pid).collect();
-        for (zombie, answer) in own.into_iter().zip(ask(parent, &pids, libc::WEXITED)?) {
-            let zombie = &mut zombies[zombie];
-            let (pid, whose) = (zombie.pid, parent.pid());
-            let Some((code, status)) = answer else {
-                bail!(
-                    "the status of the zombie {pid} ({}) cannot be had from its parent {whose}",
-                    zombie.name
-                );
-            };
-            zombie.status = wait_status(code, status);
-        }
-        let stopped: Vec<usize> = (1..tasks.len())
-            .filter(|t| tasks[*t].process.stopped_by.is_some() && tasks[*t].process.ppid == parent.pid())
-            .collect();
-        let pids: Vec<i32> = stopped.iter().map(|t| tasks[*t].process.own_pid).collect();
-        for (task, answer) in stopped.into_iter().zip(ask(parent, &pids, libc::WSTOPPED)?) {
-            tasks[task].stop_reported = answer.is_none();
-        }
-        for (rank, child) in proc::children(parent.pid(), &parent.tids()).into_iter().enumerate() {
-            if let Some(task) = tasks_by_pid.get(&child) {
+    for parent in &mut tree.live {
+        let listed = proc::children(parent.pid(), &parent.tids());
+        for (rank, pid) in listed.into_iter().enumerate() {
+            if let Some(task) = tasks_by_pid.get(&pid) {
                 tasks[*task].rank = rank;
-            }
-            if let Some(zombie) = zombies_by_pid.get(&child) {
+            } else if let Some(zombie) = zombies_by_pid.get(&pid) {
                 zombies[*zombie].rank = rank;
             }
         }
+        let living = (1..tasks.len()).filter(|t| tasks[*t].process.ppid == parent.pid()).collect();
+        let ended: Vec<usize> = (0..zombies.len()).filter(|z| zombies[*z].ppid == parent.pid()).collect();
+        statuses(parent, &mut zombies, &ended)?;
+        stops(parent, tasks, living)?;
     }
     Ok(zombies)
+}
+
+/// Wait statuses of those zombies that are the parent's.
+fn statuses(parent: &mut Frozen, zombies: &mut [ZombieFacts], own: &[usize]) -> Result<()> {
+    let pids: Vec<i32> = own.iter().map(|z| zombies[*z].own_pid).collect();
+    for (index, answer) in own.iter().zip(ask(parent, &pids, libc::WEXITED)?) {
+        let zombie = &mut zombies[*index];
+        let (pid, whose) = (zombie.pid, parent.pid());
+        let Some((code, status)) = answer else {
+            bail!("the status of the zombie {pid} ({}) cannot be had from its parent {whose}", zombie.name);
+        };
+        zombie.status = wait_status(code, status);
+    }
+    Ok(())
+}
+
+/// Of which stops and continuations of its living children the parent has not been told.
+fn stops(parent: &mut Frozen, tasks: &mut [TaskFacts], own: Vec<usize>) -> Result<()> {
+    let (stopped, running): (Vec<usize>, Vec<usize>) =
+        own.into_iter().partition(|t| tasks[*t].process.stopped_by.is_some());
+    let pids = |of: &[usize]| -> Vec<i32> { of.iter().map(|t| tasks[*t].process.own_pid).collect() };
+    let (of_stopped, of_running) = (pids(&stopped), pids(&running));
+    for (task, answer) in stopped.into_iter().zip(ask(parent, &of_stopped, libc::WSTOPPED)?) {
+        tasks[task].stop_reported = answer.is_none();
+    }
+    for (task, answer) in running.into_iter().zip(ask(parent, &of_running, libc::WCONTINUED)?) {
+        tasks[task].unseen_continue = answer.is_some();
+    }
+    Ok(())
 }
 
 fn look_at(pid: i32) -> Result<ZombieFacts> {

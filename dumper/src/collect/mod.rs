@@ -69,6 +69,8 @@ pub struct TaskFacts {
     pub fds: usize,
     /// It is stopped, and its parent has been told.
     pub stop_reported: bool,
+    /// It goes on after a stop, which its parent could still learn by waitid(2) with WCONTINUED.
+    pub unseen_continue: bool,
     /// Position among the children of its parent.
     pub rank: usize,
 }

@@ -210,6 +210,10 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
         let text = format!("children: {} would be left outside the image", list.join(", "));
         builder.loss("children", task.pid, text);
     }
+    if task.unseen_continue {
+        let text = "parent: it cannot learn any more that the process was continued (WCONTINUED)";
+        builder.note("continued", task.pid, text);
+    }
     if process.other_pid_namespace {
         builder.refuse(
             task.pid,

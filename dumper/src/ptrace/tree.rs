@@ -9,7 +9,7 @@ use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use crate::sys::process::{self, Shared};
 use crate::{failpoint, sys};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,6 @@ pub struct FrozenTree {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zombie {
     pub pid: i32,
-    /// Index of its parent in [`FrozenTree::live`].
-    pub parent: usize,
 }
 
 /// How frozen processes are let go.
@@ -127,7 +125,7 @@ impl FrozenTree {
                     }
                     // Its parent is stopped: it stays what it is.
                     if dead.contains(&pid) {
-                        self.zombies.push(Zombie { pid, parent });
+                        self.zombies.push(Zombie { pid });
                         continue;
                     }
                     match self.stop(pid, seized)? {
@@ -137,7 +135,7 @@ impl FrozenTree {
                             changed = true;
                         }
                         Found::Zombie => {
-                            self.zombies.push(Zombie { pid, parent });
+                            self.zombies.push(Zombie { pid });
                             dead.insert(pid);
                             // What it had for children has other parents now, perhaps some that we saw before.
                             changed = true;
@@ -186,7 +184,9 @@ impl FrozenTree {
         }
         let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
         let tracer = proc::field(&status, "TracerPid").and_then(|t| t.parse().ok()).unwrap_or(0);
-        if self.live.iter().any(|f| f.tids().contains(&tracer)) {
+        // Perhaps it is not stopped yet.
+        let root = &self.live[0];
+        if root.tids().contains(&tracer) || (tracer != 0 && ancestors(tracer).any(|a| a == root.pid())) {
             return Ok(Found::Traced);
         }
         Err(error)
@@ -321,17 +321,41 @@ impl Children {
     }
 }
 
+/// Parent, its parent, and so on.
+fn ancestors(pid: i32) -> impl Iterator<Item = i32> {
+    let parent = |pid: &i32| {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s))?;
+        (stat.ppid > 0).then_some(stat.ppid)
+    };
+    std::iter::successors(parent(&pid), parent)
+}
+
 /// Refuses a tree that we are in.
 fn check_not_above_us(root: i32) -> Result<()> {
-    let mut pid = std::process::id() as i32;
-    while pid > 1 {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s));
-        pid = stat.map_or(0, |s| s.ppid);
-        if pid == root {
-            let why = "ckpt-dump itself runs below it: run ckpt-dump from somewhere else (another terminal), \
-                       or `--allow children` dumps it alone";
-            return Err(anyhow!(Failure::WrongKind { pid, name: proc::name(pid), why: why.into() }));
-        }
+    if ancestors(std::process::id() as i32).any(|pid| pid == root) {
+        let why = "ckpt-dump itself runs below it: run ckpt-dump from somewhere else (another terminal), \
+                   or `--allow children` dumps it alone";
+        bail!(Failure::WrongKind { pid: root, name: proc::name(root), why: why.into() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn both_ways_of_finding_children_agree() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let us = std::process::id() as i32;
+        let tids: Vec<i32> = crate::ptrace::freeze::list(us).unwrap();
+        for by_parent in [None, Some(HashMap::new())] {
+            let mut lists = Children { by_parent };
+            lists.refresh();
+            assert!(lists.of(us, &tids).contains(&(child.id() as i32)));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
