@@ -113,17 +113,26 @@ fn descends_from(ctx: &Ctx, pid: i32, program: i32) -> bool {
     at == program
 }
 
-/// The fourth field of `/proc/PID/stat`, behind a name that may hold anything.
 fn parent_of(pid: i32) -> Option<i32> {
+    let mut text = [0u8; 256];
+    core::str::from_utf8(field(&mut text, pid, 1)?).ok()?.parse().ok()
+}
+
+/// State letter of a process.
+pub fn state_of(pid: i32) -> Option<u8> {
+    let mut text = [0u8; 256];
+    field(&mut text, pid, 0)?.first().copied()
+}
+
+/// A field of `/proc/PID/stat`, counted from the one behind the name, which may hold anything.
+fn field(text: &mut [u8; 256], pid: i32, index: usize) -> Option<&[u8]> {
     let path = CPath::concat(&[b"/proc/", Decimal::new(pid as u64).as_bytes(), b"/stat"]).ok()?;
     let file = fd::open_at(Fd::CWD, &path, O_RDONLY, 0).ok()?;
-    let mut text = [0u8; 256];
-    let len = fd::read(file, &mut text).unwrap_or(0);
+    let len = fd::read(file, text).unwrap_or(0);
     fd::close(file);
     let text = &text[..len];
     let rest = text.get(text.iter().rposition(|b| *b == b')')? + 1..)?;
-    let field = rest.split(|b| *b == b' ').filter(|f| !f.is_empty()).nth(1)?;
-    core::str::from_utf8(field).ok()?.parse().ok()
+    rest.split(|b| *b == b' ').filter(|f| !f.is_empty()).nth(index)
 }
 
 /// Whether the program is in another process group than we are.

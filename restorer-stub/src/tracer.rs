@@ -71,9 +71,34 @@ fn lead(ctx: &Ctx) -> Result<Outcome> {
         return Err(e);
     }
     ctx.shared.resumed.store(1, Ordering::SeqCst);
-    // A thread can only be gone when somebody killed the program.
-    for_all(ctx, ptrace::detach);
+    let_go(ctx)?;
     Ok(Outcome::Running)
+}
+
+/// Detaches: first from stopped tasks, so that their parents, which run on only then, find them stopped.
+/// Then from the others, parents after their children.
+fn let_go(ctx: &Ctx) -> Result<()> {
+    let live = || ctx.image.tasks.iter().filter(|t| t.threads.count > 0);
+    let is_stopped = |t: &&Task| t.flags & task_flags::STOPPED != 0;
+    // A thread can only be gone when somebody killed the program.
+    let detach = |task: &Task| -> Result<()> {
+        for tid in tids(ctx, task)? {
+            let _ = ptrace::detach(tid.load(Ordering::SeqCst));
+        }
+        Ok(())
+    };
+    live().filter(is_stopped).try_for_each(detach)?;
+    for task in live().filter(is_stopped) {
+        let leader = tids(ctx, task)?.first().map_or(0, |t| t.load(Ordering::SeqCst));
+        // It is on its way from the one kind of stop to the other, and nothing tells of its arrival.
+        for _ in 0..10_000 {
+            match crate::supervisor::state_of(leader) {
+                Some(b'T') | None => break,
+                Some(_) => process::yield_now(),
+            }
+        }
+    }
+    live().rev().filter(|t| !is_stopped(t)).try_for_each(detach)
 }
 
 /// Does the same to every restored thread, come what may.

@@ -159,6 +159,10 @@ pub fn getpgid(pid: i32) -> Result<i32> {
     unsafe { sys!(__NR_getpgid, pid) }.map(|id| id as i32)
 }
 
+pub fn yield_now() {
+    plain(__NR_sched_yield);
+}
+
 pub fn unshare(flags: u32) -> Result<()> {
     // SAFETY: changes namespaces, no memory.
     unsafe { sys!(__NR_unshare, flags) }.map(drop)
