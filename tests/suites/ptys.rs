@@ -8,6 +8,7 @@ fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("ptys");
     suite.victim("pty_pair", Scenarios::default().all_pids());
     suite.victim("pty_session", Scenarios::tree());
+    suite.victim("pty_data", Scenarios::tree());
     if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
         for (who, suffix) in [(Who::Me, ""), (Who::User, "-user")] {
             suite.test_as(who, format!("pty_pair::number-in-use{suffix}"), number_in_use);

@@ -3,9 +3,11 @@
 
 pub mod cpuid;
 pub mod fd;
+pub mod guard;
 pub mod ipc;
 pub mod mqueue;
 pub mod process;
+pub mod pty_data;
 pub mod signals;
 pub mod socket;
 pub mod thread;

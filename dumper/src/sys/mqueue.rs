@@ -1,5 +1,6 @@
 //! POSIX message queues: attributes, and a look at the messages.
 
+use super::guard::{self, SharedMemory};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -19,28 +20,6 @@ pub fn attributes(queue: BorrowedFd<'_>) -> Result<Attributes> {
     if r < 0 { Err(Error::last_os_error()) } else { Ok(now) }
 }
 
-/// Memory that a forked process shares with us.
-struct SharedMemory {
-    at: *mut u8,
-    len: usize,
-}
-
-impl SharedMemory {
-    fn new(len: usize) -> Result<Self> {
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping where the kernel likes.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-        if at == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(Self { at: at.cast(), len }) }
-    }
-}
-
-impl Drop for SharedMemory {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping; slices of it do not outlive this.
-        unsafe { libc::munmap(self.at.cast(), self.len) };
-    }
-}
-
 /// Bytes in front of each message in the shared memory: length and priority.
 const HEAD: usize = 16;
 
@@ -57,37 +36,14 @@ pub fn look(queue: BorrowedFd<'_>, attributes: &Attributes) -> Result<Vec<(u32, 
     let (size, count) = (attributes[2] as usize, attributes[3] as usize);
     let slot = HEAD + size.next_multiple_of(8);
     // The first word says how many there were.
-    let memory = SharedMemory::new(8 + slot * count.max(1))?;
-    // SAFETY: without CLONE_VM the child has a copy of this stack; it runs `take_and_return` only, which
-    // allocates nothing and takes no lock, and ends there. No signal is sent at its end.
-    let child = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
-    if child < 0 {
-        return Err(Error::last_os_error());
+    let mut memory = SharedMemory::new(8 + slot * count.max(1))?;
+    // SAFETY: it allocates nothing and takes no lock; the memory has room for `count` slots.
+    unsafe {
+        guard::run(&mut memory, |memory| {
+            take_and_return(queue.as_raw_fd(), memory.as_mut_ptr(), slot, size, count)
+        })?;
     }
-    if child == 0 {
-        // SAFETY: as above; the memory has room for `count` slots.
-        unsafe { take_and_return(queue.as_raw_fd(), memory.at, slot, size, count) };
-    }
-    let mut status = 0;
-    loop {
-        // SAFETY: the kernel writes one int.
-        let r = unsafe { libc::waitpid(child as i32, &raw mut status, libc::__WALL) };
-        if r >= 0 {
-            break;
-        }
-        let error = Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    if !libc::WIFEXITED(status) {
-        return Err(Error::other("the process that looked at its messages was killed: they may be lost"));
-    }
-    if libc::WEXITSTATUS(status) != 0 {
-        return Err(Error::from_raw_os_error(libc::WEXITSTATUS(status)));
-    }
-    // SAFETY: the child has ended; the memory is ours alone.
-    let bytes = unsafe { std::slice::from_raw_parts(memory.at, memory.len) };
+    let bytes = memory.bytes();
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     let messages = (0..word(0) as usize).map(|i| {
         let at = 8 + i * slot;
@@ -97,17 +53,13 @@ pub fn look(queue: BorrowedFd<'_>, attributes: &Attributes) -> Result<Vec<(u32, 
     Ok(messages.collect())
 }
 
-/// Receives up to `count` messages into slots and sends them again; ends the process.
+/// Receives up to `count` messages into slots and sends them again. Gives an errno, or 0.
 ///
 /// # Safety
-/// In a forked process; `at` points to 8 bytes and `count` slots, of which each has room for `size` bytes.
-unsafe fn take_and_return(queue: i32, at: *mut u8, slot: usize, size: usize, count: usize) -> ! {
+/// `at` points to 8 bytes and `count` slots, of which each has room for `size` bytes.
+unsafe fn take_and_return(queue: i32, at: *mut u8, slot: usize, size: usize, count: usize) -> i32 {
     // SAFETY: raw system calls with memory that the caller promises.
     unsafe {
-        let mut all = std::mem::MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
-        libc::setsid();
         let head = |i: usize| at.add(8 + i * slot).cast::<u64>();
         let text = |i: usize| at.add(8 + i * slot + HEAD);
         let mut taken = 0;
@@ -140,7 +92,7 @@ unsafe fn take_and_return(queue: i32, at: *mut u8, slot: usize, size: usize, cou
                 libc::usleep(1000);
             }
         }
-        libc::_exit(error)
+        error
     }
 }
 

@@ -2,11 +2,12 @@
 //! terminals.
 
 use super::make::Maker;
+use super::messages;
 use super::place::Placer;
 use crate::ctx::Ctx;
 use crate::report::{Error, On, Result, note};
 use crate::signals;
-use crate::sys::{Fd, fd, object as sys, process, pty};
+use crate::sys::{Errno, Fd, fd, object as sys, process, pty};
 use ckpt_format::fd::object_flags;
 use ckpt_format::fd::tty::{Pty, pty_flags};
 use ckpt_format::task::task_flags;
@@ -46,8 +47,8 @@ fn by_its_other_name(master: Fd, slave: Fd, flags: u32) -> crate::sys::Result<()
     if helper != 0 {
         return match process::wait(helper, __WALL)? {
             Some((_, process::Wait::Exited(0))) => Ok(()),
-            Some((_, process::Wait::Exited(e))) => Err(crate::sys::Errno(e)),
-            _ => Err(crate::sys::Errno::ECHILD),
+            Some((_, process::Wait::Exited(e))) => Err(Errno(e)),
+            _ => Err(Errno::ECHILD),
         };
     }
     signals::block_all();
@@ -140,20 +141,61 @@ pub fn settle(o: &Maker) -> Result<()> {
         let Some(master) = o.kept(index as u32, MASTER) else { continue };
         let record: &Pty = o.ctx.image.payload(pair.payload)?;
         let failed = Error::os("cannot set up the pseudo-terminal");
-        if record.flags & pty_flags::PACKETS != 0 {
-            pty::set_packets(master).map_err(&failed)?;
-        }
         // The last close of a slave hangs up the master.
         let is_slave = |x: &Object| x.kind == ObjectKind::PtySlave as u32 && x.inner == index as u32;
         if record.flags & pty_flags::SLAVES_CLOSED != 0 || o.ctx.image.objects.iter().any(is_slave) {
-            let slave = pty::peer(master, O_RDWR).map_err(&failed)?;
+            let slave = pty::peer(master, O_RDWR | O_NONBLOCK).map_err(&failed)?;
             if record.flags & pty_flags::NODE_KNOWN != 0 {
                 own(slave, record);
             }
+            let put = put_back(o, index as u32, slave, record);
             fd::close(slave);
+            put?;
+        }
+        if record.flags & pty_flags::PACKETS != 0 {
+            pty::set_packets(master).map_err(&failed)?;
         }
         fd::close(master);
         o.keep(index as u32, MASTER, None);
+    }
+    Ok(())
+}
+
+/// What nobody had read: written to the slave, without any change on the way, it waits at the master.
+fn put_back(o: &Maker, pair: u32, slave: Fd, record: &Pty) -> Result<()> {
+    /// In `c_oflag`, the second word.
+    const OPOST: u8 = 1;
+    let is_master = |x: &&Object| x.kind == ObjectKind::PtyMaster as u32 && x.inner == pair;
+    let master = o.ctx.image.objects.iter().find(is_master);
+    let Some((master, termios)) = master.filter(|m| m.queue.len > 0).zip(record.termios.first_chunk::<44>())
+    else {
+        return Ok(());
+    };
+    let failed = Error::os("cannot put back what waits in the pseudo-terminal");
+    let mut raw = *termios;
+    raw[4] &= !OPOST;
+    sys::set_termios(slave, &raw).map_err(&failed)?;
+    for message in messages(o.ctx, master)? {
+        // Small pieces take less room than large ones (drivers/tty/tty_buffer.c).
+        for piece in message.bytes.chunks(512) {
+            write_soon(slave, piece).map_err(&failed)?;
+        }
+    }
+    sys::set_termios(slave, termios).map_err(&failed)
+}
+
+/// To a slave that does not wait; what was written before needs a moment to arrive.
+fn write_soon(slave: Fd, mut rest: &[u8]) -> crate::sys::Result<()> {
+    let mut patience = 5000;
+    while !rest.is_empty() {
+        match fd::write(slave, rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(Errno::EAGAIN) if patience > 0 => {
+                patience -= 1;
+                process::sleep_ms(1);
+            }
+            Err(e) => return Err(e),
+        }
     }
     Ok(())
 }

@@ -239,6 +239,13 @@ impl Context<'_> {
         self.in_flight.len() - 1
     }
 
+    /// As [`Self::duplicate`], by process and number.
+    fn duplicate_at(&self, (pid, fd): (i32, i32)) -> Result<OwnedFd> {
+        let holder = self.holders.iter().find(|h| h.pid == pid);
+        let holder = holder.with_context(|| format!("PID {pid} is not observed"))?;
+        sys::fd::pidfd_getfd(holder.pidfd, fd).with_context(|| format!("fd {fd}: pidfd_getfd"))
+    }
+
     /// Description, process and inode behind a number, in each of the tables that have `description`.
     fn behind(&self, number: i32, description: usize) -> impl Iterator<Item = (usize, i32, u64)> + '_ {
         self.tables_of[description].iter().filter_map(move |t| {
@@ -365,6 +372,7 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
         }
     }
     pty::resolve(&mut descriptions);
+    pty::contents(&cx, &mut descriptions)?;
     Ok(FdFacts { tables, descriptions, files: cx.files })
 }
 

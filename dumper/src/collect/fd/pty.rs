@@ -2,6 +2,7 @@
 
 use super::{Context, Description, Detail, Probe, tty};
 use crate::sys;
+use crate::sys::pty_data::Pair;
 use anyhow::{Context as _, Result};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,8 +29,9 @@ pub struct MasterFacts {
     pub winsize: [u8; 8],
     /// Line discipline other than that of terminals.
     pub discipline: u32,
-    /// Bytes that wait to be read.
+    /// Bytes that wait to be read; and what they are, if that could be seen.
     pub unread: usize,
+    pub output: Option<Vec<u8>>,
     /// The slave's node.
     pub node: Option<NodeFacts>,
 }
@@ -72,6 +74,7 @@ fn ask(ours: BorrowedFd<'_>, probe: &Probe) -> Result<MasterFacts> {
         winsize: sys::fd::winsize(ours)?,
         discipline: sys::tty::discipline(ours)?,
         unread: sys::fd::readable_bytes(ours)?,
+        output: None,
         node: node(probe, number),
     })
 }
@@ -93,6 +96,40 @@ fn node(probe: &Probe, number: u32) -> Option<NodeFacts> {
         gid: meta.gid(),
         mode: meta.mode() & 0o7777,
     })
+}
+
+/// Looks at what waits in the pairs, when all slaves are known.
+pub fn contents(cx: &Context<'_>, descriptions: &mut [Description]) -> Result<()> {
+    let with_slave = |index: usize| {
+        let is_its = |d: &Description| matches!(&d.detail, Detail::Tty(s) if s.master == Some(index));
+        descriptions.iter().any(is_its)
+    };
+    let opened: Vec<bool> = (0..descriptions.len()).map(with_slave).collect();
+    for (d, opened) in descriptions.iter_mut().zip(opened) {
+        let at = (d.pid, d.fd);
+        let Detail::PtyMaster(m) = &mut d.detail else { continue };
+        // Then a change of modes, too, is an event to be read.
+        let modes_are_told = m.packets
+            && u32::from_le_bytes([m.termios[12], m.termios[13], m.termios[14], m.termios[15]])
+                & libc::EXTPROC
+                != 0;
+        if modes_are_told {
+            continue;
+        }
+        if m.unread == 0 || m.event || m.locked || m.discipline != 0 || !(opened || m.hung_up) {
+            continue;
+        }
+        let ours = cx.duplicate_at(at)?;
+        let pair = Pair::open(ours.as_fd(), m.termios, m.packets);
+        m.output = match pair.and_then(|pair| pair.output()) {
+            Ok(output) => Some(output),
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => {
+                return Err(e).with_context(|| format!("fd {}: what waits there", at.1));
+            }
+            Err(_) => None,
+        };
+    }
+    Ok(())
 }
 
 /// Finds the masters of all slaves. One that was opened as `/dev/tty` is told by its number only.

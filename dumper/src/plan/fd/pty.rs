@@ -1,6 +1,6 @@
 //! Pseudo-terminals that the program itself provides.
 
-use super::Planner;
+use super::{Planner, Sent, queue};
 use crate::collect::fd::pty::MasterFacts;
 use crate::collect::fd::tty::TtyFacts;
 use crate::collect::fd::{Description, Detail};
@@ -19,7 +19,9 @@ pub fn master(p: &mut Planner<'_>, index: usize, d: &Description, facts: &Master
     if facts.event {
         p.note("pty-event", d, &format!("{}: a change of state that was not read", p.name(d)));
     }
-    Object { kind: ObjectKind::PtyMaster as u32, inner, ..Object::default() }
+    let output = facts.output.iter().filter(|output| !output.is_empty());
+    let queue = queue(p.b, output.map(|output| Sent::plain(output)));
+    Object { kind: ObjectKind::PtyMaster as u32, inner, queue, ..Object::default() }
 }
 
 /// A slave; `master` is the description of its master.
@@ -104,7 +106,8 @@ fn outside(p: &mut Planner<'_>, d: &Description, facts: &MasterFacts, slaves: &[
 /// There is no way to look at what waits in a terminal without taking it.
 fn unread(p: &mut Planner<'_>, d: &Description, facts: &MasterFacts, slaves: &[&TtyFacts]) {
     let input = slaves.iter().map(|s| s.unread).max().unwrap_or(0);
-    for (bytes, whose) in [(facts.unread, "output"), (input, "input")] {
+    let output = if facts.output.is_some() { 0 } else { facts.unread };
+    for (bytes, whose) in [(output, "output"), (input, "input")] {
         if bytes > 0 {
             let terminal = format!("{} (/dev/pts/{})", p.name(d), facts.number);
             p.loss("pty-data", d, format!("{terminal}: {bytes} bytes of {whose} that nobody has read"));
