@@ -109,10 +109,8 @@ pub fn contents(cx: &Context<'_>, descriptions: &mut [Description]) -> Result<()
         let at = (d.pid, d.fd);
         let Detail::PtyMaster(m) = &mut d.detail else { continue };
         // Then a change of modes, too, is an event to be read.
-        let modes_are_told = m.packets
-            && u32::from_le_bytes([m.termios[12], m.termios[13], m.termios[14], m.termios[15]])
-                & libc::EXTPROC
-                != 0;
+        let [.., a, b, c, d] = m.termios[..16] else { continue };
+        let modes_are_told = m.packets && u32::from_le_bytes([a, b, c, d]) & libc::EXTPROC != 0;
         if modes_are_told {
             continue;
         }
