@@ -3,6 +3,7 @@
 use crate::ctx::Ctx;
 use crate::report::{Printable, print};
 use crate::sys::Fd;
+use ckpt_format::task::task_flags;
 use core::fmt;
 
 const OPTIONS: &str = "\
@@ -11,6 +12,7 @@ Options:
                               same: the saved process and thread ids; a supervisor stays in front
                               new: this process becomes the program, with the id that it has
                               ns: the saved ids in a new pid namespace
+                              (several processes need same or ns: they know each other's ids)
       --stopped               leave the program stopped (SIGSTOP), for a debugger
       --fd N=PATH             open PATH instead of what descriptor N of the first process was, for all
                               processes that share it
@@ -24,10 +26,15 @@ Options:
 Exit status: the program's own; 125 if it could not be restored (message on standard error).
 ";
 
+/// Processes that are listed one by one.
+const LISTED: usize = 20;
+
 /// Prints to standard output.
 pub fn show(ctx: &Ctx) {
     let h = ctx.image.header;
     let blob = |span| Printable(ctx.image.blob(span).unwrap_or(b"?"));
+    let tasks = || ctx.image.tasks.iter().filter(|t| t.flags & task_flags::HELPER == 0);
+    let processes = tasks().count();
     print(
         Fd(1),
         format_args!(
@@ -40,15 +47,22 @@ pub fn show(ctx: &Ctx) {
             blob(h.dumper),
             blob(h.host),
             blob(h.kernel),
-            ctx.image.tasks.len(),
-            if ctx.image.tasks.len() == 1 { "" } else { "es" },
+            processes,
+            if processes == 1 { "" } else { "es" },
             ctx.image.threads.len(),
             if ctx.image.threads.len() == 1 { "" } else { "s" },
             Size(h.stored_bytes),
         ),
     );
-    for task in ctx.image.tasks {
-        print(Fd(1), format_args!("Process:  {}\n", task.pid));
+    for task in tasks().take(LISTED) {
+        let name = ctx.threads(task).map_or([0; 16], |t| t[0].name);
+        let name = name.split(|b| *b == 0).next().unwrap_or(b"");
+        let ended =
+            if task.flags & task_flags::ZOMBIE != 0 { " (has ended, not waited for yet)" } else { "" };
+        print(Fd(1), format_args!("Process:  {} {}{ended}\n", task.pid, Printable(name)));
+    }
+    if processes > LISTED {
+        print(Fd(1), format_args!("          and {} more (see ckpt-info)\n", processes - LISTED));
     }
     for loss in ctx.image.losses {
         print(Fd(1), format_args!("Not saved: {} (allowed as {})\n", blob(loss.text), blob(loss.kind)));
