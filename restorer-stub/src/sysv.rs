@@ -370,6 +370,15 @@ fn set(ctx: &Ctx, item: &Item) -> Result<()> {
             record.set_qbytes(queue.qbytes);
         }
     }
+    // Rights may have been taken away from those who have attached it already: see `finish`.
+    if kind == Kind::Shm { Ok(()) } else { set_rights(item, record) }
+}
+
+/// Owner and mode, and what else the record says.
+fn set_rights(item: &Item, mut record: ipc::Record) -> Result<()> {
+    let Item { kind, perm, .. } = *item;
+    let failed = |e| failed(item, e);
+    let [uid, gid, ..] = record.rights();
     record.set_rights(perm.uid, perm.gid, perm.mode & 0o777);
     let rights = ipc::set(kind, perm.id, &record);
     if rights.is_err() && (perm.uid, perm.gid) != (uid, gid) {
@@ -419,10 +428,12 @@ pub fn finish(ctx: &Ctx, task: &Task) -> Result<()> {
         adjust(ctx, sem, undo)?;
     }
     if ctx.is_root() {
-        for shm in ctx.image.shms.iter().filter(|s| s.perm.mode & shm_mode::DEST != 0) {
-            ipc::remove(Kind::Shm, shm.perm.id).map_err(|e| {
-                Error::os("cannot remove shared memory")(e).on(On::Number(shm.perm.id as u64))
-            })?;
+        for item in items(ctx).filter(|i| i.kind == Kind::Shm) {
+            let failed = |e| failed(&item, e);
+            set_rights(&item, ipc::stat(Kind::Shm, item.perm.id).map_err(failed)?)?;
+            if item.perm.mode & shm_mode::DEST != 0 {
+                ipc::remove(Kind::Shm, item.perm.id).map_err(failed)?;
+            }
         }
     } else if !is_brief(task) {
         touch(ctx, task)?;

@@ -57,17 +57,24 @@ int main(void) {
     int locked = make(IPC_PRIVATE, PAGE, 0600);
     char *f = attach(locked, NULL, 0);
     bool is_locked = shmctl(locked, SHM_LOCK, NULL) == 0;
+    // Attached before its mode forbids that.
+    int closed = make(IPC_PRIVATE, PAGE, 0600);
+    char *h = attach(closed, NULL, 0);
+    struct shmid_ds ds = state(closed);
+    ds.shm_perm.mode = 0400;
+    CHECK(shmctl(closed, IPC_SET, &ds) == 0);
+    fill(h, PAGE, 10);
     int huge = shmget(IPC_PRIVATE, 2 << 20, 0600 | SHM_HUGETLB);
     char *g = huge < 0 ? NULL : shmat(huge, NULL, 0);
     if (g == (void *)-1) g = NULL;
     if (g) fill(g, PAGE, 6);
-    struct shmid_ds was[] = {state(keyed), state(removed), state(idle), state(big), state(locked)};
+    struct shmid_ds was[] = {state(keyed), state(removed), state(idle), state(big), state(locked), state(closed)};
     maps_save();
     ready();
     wait_go();
     maps_check();
-    int ids[] = {keyed, removed, idle, big, locked};
-    for (int i = 0; i < 5; i++) same(ids[i], &was[i]);
+    int ids[] = {keyed, removed, idle, big, locked, closed};
+    for (int i = 0; i < 6; i++) same(ids[i], &was[i]);
     EQ(!!(was[1].shm_perm.mode & SHM_DEST), 1);
     EQ(!!(was[4].shm_perm.mode & SHM_LOCKED), is_locked);
     EQ(shmget(key, 0, 0), keyed);
@@ -99,7 +106,9 @@ int main(void) {
     CHECK(shmdt(c) == 0);
     CHECK(shmat(removed, NULL, 0) == (void *)-1 && errno == EINVAL);
     (void)f;
-    for (int i = 0; i < 5; i++)
+    verify(h, PAGE, 10);
+    fill(h, PAGE, 11);
+    for (int i = 0; i < 6; i++)
         if (i != 1) CHECK(shmctl(ids[i], IPC_RMID, NULL) == 0);
     if (huge >= 0) shmctl(huge, IPC_RMID, NULL);
     return ok();
