@@ -46,8 +46,8 @@ pub fn begun(child: i32) -> crate::sys::Result<()> {
     match process::wait(child, __WALL | WUNTRACED)? {
         Some((_, Wait::Stopped(..))) => {
             process::kill(child, SIGCONT)?;
-            // Else the program would be told of it.
-            let _ = process::wait(child, __WALL | WCONTINUED);
+            // Else the program would be told of it. Not by wait4(2), which reaps a child that has ended already.
+            let _ = process::wait_peek(child, __WALL | WCONTINUED);
             Ok(())
         }
         _ => Err(Errno::ECHILD),

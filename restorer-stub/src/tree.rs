@@ -190,15 +190,26 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
 fn ids_are_free(ctx: &Ctx) -> Result<()> {
     let threads = ctx.image.threads.iter().map(|t| t.tid);
     let tasks = ctx.image.tasks.iter().filter(|t| ctx::is_brief(t)).map(|t| t.pid);
+    let mut patience = ZOMBIE_PATIENCE_MS;
     for id in threads.chain(tasks) {
-        if process::kill(id, 0) != Err(Errno::ESRCH) {
-            return Err(Error::new("the id is in use: process")
-                .on(On::Process(id, name_of(ctx, id)))
-                .remedy("end it (perhaps it is the one that was dumped), or use --pid ns"));
+        while process::kill(id, 0) != Err(Errno::ESRCH) {
+            // Killed a moment ago, and adopted by an init that takes its time.
+            let is_zombie = supervisor::state_of(id) == Some(b'Z');
+            if !is_zombie || patience == 0 {
+                let what = if is_zombie { "the id is in use: zombie" } else { "the id is in use: process" };
+                return Err(Error::new(what)
+                    .on(On::Process(id, name_of(ctx, id)))
+                    .remedy("end it (perhaps it is the one that was dumped), or use --pid ns"));
+            }
+            process::sleep_ms(1);
+            patience -= 1;
         }
     }
     Ok(())
 }
+
+/// How long is waited, in all, for zombies that have the ids of the image.
+const ZOMBIE_PATIENCE_MS: u32 = 3000;
 
 /// Name of a process of this machine; empty if it cannot be known.
 pub fn name_of(ctx: &Ctx, id: i32) -> &'static [u8] {
