@@ -1,7 +1,7 @@
 //! System V IPC and POSIX message queues: by id, key and name, with contents and everything that is
 //! attached to them.
 
-use ckpt_tests::{Context, Error, Proc, Scenarios, Suite, T, TestResult, Who, ensure};
+use ckpt_tests::{Context, Error, Proc, Scenarios, Suite, T, TestResult, Who, ensure, procfs};
 use nix::sys::signal::Signal;
 use std::process::Command;
 
@@ -67,7 +67,13 @@ fn verify(t: &T, mut restored: Proc) -> TestResult {
 /// Nothing is left of the objects: they are made with their ids, without privileges in a namespace.
 fn made_again(t: &T) -> TestResult {
     dumped(t)?;
-    verify(t, t.restore("saved.ckpt").start()?)
+    let mut restored = t.restore("saved.ckpt").start()?;
+    t.ping()?;
+    t.wait_untraced(&restored)?;
+    // Once more, from outside of its namespaces.
+    t.dump(procfs::program(restored.pid())).output("again.ckpt").kill().ok()?;
+    restored.wait_exit()?;
+    verify(t, t.restore("again.ckpt").start()?)
 }
 
 fn made_again_in_place(t: &T) -> TestResult {
