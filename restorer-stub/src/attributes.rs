@@ -141,7 +141,8 @@ pub fn set_marks(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
     if task.flags & task_flags::CHILD_SUBREAPER != 0 {
         process::prctl(PR_SET_CHILD_SUBREAPER, 1, 0).map_err(Error::os("cannot become a subreaper"))?;
     }
-    if ctx.mode() == Mode::New && family::leads_session(task) && process::setsid().is_err() {
+    let later = task.flags & task_flags::CTTY_INSIDE == 0;
+    if ctx.mode() == Mode::New && later && family::leads_session(task) && process::setsid().is_err() {
         // A shell may have made us a group leader already, which forbids it.
         note(format_args!("the program stays in the session of its caller"));
     }

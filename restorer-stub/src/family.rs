@@ -58,8 +58,12 @@ pub fn begun(child: i32) -> crate::sys::Result<()> {
 /// session and group, zombies dead, helpers gone. Returns in tasks that live.
 pub fn grow(ctx: &'static Ctx) -> Result<()> {
     if ctx.is_alone() {
-        // In place, a shell may have made the process a group leader already.
-        return if ctx.mode() == Mode::New { Ok(()) } else { own_session_and_group(ctx, ctx.task()?) };
+        let task = ctx.task()?;
+        if ctx.mode() == Mode::New {
+            return own_terminal_in_place(ctx, task);
+        }
+        own_session_and_group(ctx, task)?;
+        return objects::bring_to_foreground(ctx, task);
     }
     let (task, own) = (ctx.task()?, ctx.own()?);
     if task.flags & task_flags::ADOPTS != 0 {
@@ -86,6 +90,20 @@ pub fn grow(ctx: &'static Ctx) -> Result<()> {
 pub fn take_identity(ctx: &Ctx, task: &Task) -> Result<()> {
     own_session_and_group(ctx, task)?;
     join_group(ctx, task)
+}
+
+/// In place, a shell may have made the process a group leader already, which forbids setsid(2).
+fn own_terminal_in_place(ctx: &Ctx, task: &Task) -> Result<()> {
+    if task.flags & task_flags::CTTY_INSIDE == 0 || !leads_session(task) {
+        return Ok(());
+    }
+    match process::setsid() {
+        Ok(_) => objects::take_controlling(ctx, task),
+        Err(e) => {
+            note(format_args!("the terminal that the program provides is not its own controlling one: {e}"));
+            Ok(())
+        }
+    }
 }
 
 /// Makes the children that belong before or after setsid(2), which `before` says.

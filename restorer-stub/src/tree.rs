@@ -13,6 +13,7 @@ use crate::sys::process::{self, Wait};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal};
 use crate::tracer::Outcome;
 use crate::{creds, signals, supervisor, sysv, tracer};
+use ckpt_format::task::task_flags;
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
 use core::sync::atomic::Ordering;
@@ -61,7 +62,9 @@ fn auto(ctx: &'static Ctx) -> Error {
             }
         };
     }
-    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) {
+    // In place it may be a group leader, which cannot start a session.
+    let has_terminal = ctx.image.tasks.iter().any(|t| t.flags & task_flags::CTTY_INSIDE != 0);
+    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
             // Go and others keep ids that nobody knows how to correct.

@@ -1,6 +1,6 @@
 //! Pseudo-terminals whose two ends are both inside the image, and sessions on them.
 
-use ckpt_tests::{Scenarios, Suite, T, TestResult, Who};
+use ckpt_tests::{Scenarios, Suite, T, TestResult, Who, procfs};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -9,8 +9,11 @@ fn main() -> std::process::ExitCode {
     suite.victim("pty_pair", Scenarios::default().all_pids());
     suite.victim("pty_session", Scenarios::tree());
     suite.victim("pty_data", Scenarios::tree());
+    suite.victim("pty_own", Scenarios { twice: false, ..Scenarios::default() }.pids(&["same", "ns"]));
     if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
         for (who, suffix) in [(Who::Me, ""), (Who::User, "-user")] {
+            suite.test_as(who, format!("pty_input::refused{suffix}"), input);
+            suite.test_as(who, format!("pty_session::outside{suffix}"), outside);
             suite.test_as(who, format!("pty_pair::number-in-use{suffix}"), number_in_use);
         }
     }
@@ -28,4 +31,25 @@ fn number_in_use(t: &T) -> TestResult {
     t.go()?;
     restored.expect_exit(0)?;
     t.expect_ok()
+}
+
+/// Unread input is refused by name, or left out.
+fn input(t: &T) -> TestResult {
+    let mut original = t.victim("pty_input").start()?;
+    t.dump(original.pid()).refused(5, &["/dev/pts/", "6 bytes of input", "--allow pty-data"])?;
+    let all = procfs::descendants(original.pid());
+    t.dump(original.pid()).kill().args(["--allow", "pty-data"]).ok()?;
+    original.wait_exit()?;
+    t.wait_gone(&all)?;
+    let mut restored = t.restore("saved.ckpt").start()?;
+    t.go()?;
+    restored.expect_exit(0)?;
+    t.expect_ok()
+}
+
+/// The session on the terminal stays outside: refused by name.
+fn outside(t: &T) -> TestResult {
+    let original = t.victim("pty_session").start()?;
+    let words = ["/dev/ptmx", "session", "outside the image", "--allow pty-outside"];
+    t.dump(original.pid()).args(["--allow", "children"]).refused(5, &words).map(drop)
 }
