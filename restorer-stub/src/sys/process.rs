@@ -16,13 +16,6 @@ pub fn monotonic_ns() -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
-/// nanosleep(2), without regard to signals.
-pub fn sleep_ms(ms: u32) {
-    let t = timespec { tv_sec: i64::from(ms / 1000), tv_nsec: i64::from(ms % 1000) * 1_000_000 };
-    // SAFETY: one timespec that is only read.
-    let _ = unsafe { sys!(__NR_nanosleep, &raw const t, 0) };
-}
-
 pub fn gettid() -> i32 {
     plain(__NR_gettid) as i32
 }
