@@ -3,9 +3,9 @@
 use clap::Parser;
 use std::path::PathBuf;
 
-/// Writes a running process into one executable file that goes on from there.
+/// Writes a running process, and all processes below it, into one executable file that goes on from there.
 ///
-/// The process needs no preparation: no preloaded library, no relinking, no root for one's own
+/// The whole tree is stopped at one instant. It needs no preparation: no preloaded library, no relinking, no root for one's own
 /// processes. It is stopped while its state is read and runs on afterwards, unharmed, unless --kill
 /// or --leave-stopped say otherwise. Run the file to let the program go on: `./saved.ckpt`
 /// (`./saved.ckpt --help` tells what is saved in it).
@@ -21,7 +21,7 @@ use std::path::PathBuf;
     after_long_help = long_help()
 )]
 pub struct Cli {
-    /// Process to save
+    /// Process to save, with its children and theirs
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: i32,
 
@@ -29,11 +29,11 @@ pub struct Cli {
     #[arg(short, long, value_name = "FILE", required_unless_present = "check")]
     pub output: Option<PathBuf>,
 
-    /// Kill the process (SIGKILL) once the image is complete and synced
+    /// Kill the processes (SIGKILL) once the image is complete and synced
     #[arg(long, conflicts_with_all = ["leave_stopped", "check"])]
     pub kill: bool,
 
-    /// Leave the process stopped (as by SIGSTOP) afterwards
+    /// Leave the processes stopped (as by SIGSTOP) afterwards
     #[arg(long, conflicts_with = "check")]
     pub leave_stopped: bool,
 
