@@ -159,6 +159,13 @@ pub fn getpgid(pid: i32) -> Result<i32> {
     unsafe { sys!(__NR_getpgid, pid) }.map(|id| id as i32)
 }
 
+/// Sleeps for less than a second.
+pub fn sleep_ms(ms: u32) {
+    let time = [0u64, u64::from(ms) * 1_000_000];
+    // SAFETY: a `struct timespec` that is only read; the rest is not asked for.
+    let _ = unsafe { sys!(__NR_nanosleep, time.as_ptr(), 0) };
+}
+
 pub fn yield_now() {
     plain(__NR_sched_yield);
 }
