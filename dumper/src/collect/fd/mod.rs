@@ -22,7 +22,7 @@ pub mod unix;
 
 use crate::ptrace::Frozen;
 use crate::sys;
-use crate::sys::process::{Shared, share};
+use crate::sys::process::{Shared, sharing};
 use anyhow::{Context as _, Result, anyhow};
 pub use fdinfo::{FdInfo, LockFacts};
 use std::cmp::Ordering;
@@ -415,23 +415,17 @@ fn describe_in_flight(cx: &mut Context<'_>, descriptions: &mut Vec<Description>)
 
 /// The distinct tables, each with the processes that use it.
 fn tables(targets: &[Frozen]) -> Result<Vec<FdTableFacts>> {
+    let pids: Vec<i32> = targets.iter().map(Frozen::pid).collect();
+    let first =
+        sharing(&pids, Shared::Descriptors).context("kcmp, to find processes that share descriptors")?;
     let mut tables: Vec<FdTableFacts> = Vec::new();
-    for (index, target) in targets.iter().enumerate() {
-        let mut shared = None;
-        for table in &mut tables {
-            let other = targets[table.tasks[0]].pid();
-            let same = share(target.pid(), other, Shared::Descriptors);
-            if same.with_context(|| {
-                format!("kcmp, whether PID {} and {other} share descriptors", target.pid())
-            })? {
-                shared = Some(table);
-                break;
-            }
-        }
-        match shared {
-            Some(table) => table.tasks.push(index),
-            None => tables.push(FdTableFacts { tasks: vec![index], ..FdTableFacts::default() }),
-        }
+    let mut table_of = HashMap::new();
+    for (index, first) in first.into_iter().enumerate() {
+        let table = *table_of.entry(first).or_insert_with(|| {
+            tables.push(FdTableFacts::default());
+            tables.len() - 1
+        });
+        tables[table].tasks.push(index);
     }
     Ok(tables)
 }
