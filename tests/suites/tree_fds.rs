@@ -11,6 +11,7 @@ fn main() -> std::process::ExitCode {
     suite.victim("tree_fd_pending", Scenarios::tree());
     suite.victim("tree_fd_mail", Scenarios::tree());
     suite.victim("tree_fd_tcp", Scenarios::tree());
+    suite.victim("tree_fd_tcp_full", Scenarios::tree());
     suite.test("outside_is_named_with_both_ends", outside);
     suite.test("standard_descriptors_of_children", stdio);
     suite.run()

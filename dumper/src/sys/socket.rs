@@ -260,6 +260,53 @@ fn set_peek_offset(fd: BorrowedFd<'_>, offset: i32) -> Result<()> {
     .map(drop)
 }
 
+/// SO_RCVLOWAT. Of a TCP socket it also enlarges the receive buffer where that is smaller
+/// (net/ipv4/tcp.c, tcp_set_rcvlowat).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_receive_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<()> {
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVLOWAT);
+    // SAFETY: an int as value.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const bytes).cast(), 4) }).map(drop)
+}
+
+/// Looks at the `len` bytes that a TCP socket has sent and that were not acknowledged: in repair mode, for
+/// a moment. Leaving that mode takes SO_REUSEADDR away, which is put back.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN.
+pub fn send_queue(fd: BorrowedFd<'_>, len: usize) -> Result<Vec<u8>> {
+    const TCP_REPAIR: i32 = 19;
+    const TCP_REPAIR_QUEUE: i32 = 20;
+    const TCP_SEND_QUEUE: i32 = 2;
+    const OFF_WITHOUT_PROBE: i32 = -1;
+    let set = |level, name, value: i32| {
+        // SAFETY: an int as value.
+        let r = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), 4) };
+        check(r).map(drop)
+    };
+    let mut bytes = vec![0_u8; len];
+    let reuse = option_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    set(libc::SOL_TCP, TCP_REPAIR, 1)?;
+    let looked = set(libc::SOL_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE).and_then(|()| {
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: `bytes` has the length given.
+        let n = unsafe { libc::recv(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), len, flags) };
+        check(n as i32)
+    });
+    set(libc::SOL_TCP, TCP_REPAIR, OFF_WITHOUT_PROBE)?;
+    set(libc::SOL_SOCKET, libc::SO_REUSEADDR, reuse)?;
+    match looked? as usize {
+        // The end of the stream (shutdown) counts as one.
+        n if n == len || n + 1 == len => {
+            bytes.truncate(n);
+            Ok(bytes)
+        }
+        n => Err(Error::other(format!("only {n} of {len} bytes can be seen"))),
+    }
+}
+
 /// Sends one netlink request and returns the raw replies.
 ///
 /// # Errors

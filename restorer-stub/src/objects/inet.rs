@@ -39,7 +39,7 @@ fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
     match saved.state {
         // Some options can be had by a connection only; this one is over.
         socket_state::BROKEN | socket_state::CLOSED => broken(o, index, fd, saved),
-        _ => set.and_then(|()| bind(o, fd, saved).map_err(|e| e.on(on)))?,
+        _ => set.and_then(|()| bind(fd, saved).map_err(|e| e.on(on)))?,
     }
     match saved.state {
         socket_state::LISTENING => {
@@ -51,6 +51,7 @@ fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
         }
         _ => {}
     }
+    settle_reuse(o, fd, saved)?;
     Ok(Some(fd))
 }
 
@@ -58,17 +59,15 @@ pub fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
     &bytes[..(len as usize).min(bytes.len())]
 }
 
-/// Connections of the original may linger in TIME_WAIT, which must not keep a TCP address from
-/// being used again.
-fn bind(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
+/// Connections of the original may linger in TIME_WAIT, and others may be there again already, which must
+/// not keep a TCP address from being used again ([`settle_reuse`] takes that back).
+fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
     if saved.local_len == 0 {
         return Ok(());
     }
     let stream = saved.kind == sys::SOCK_STREAM;
-    let reuse = |value| sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, value);
-    let own = options::saved_int(o, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
-    if stream && own == 0 {
-        let _ = reuse(1);
+    if stream {
+        let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
     }
     let local = address(&saved.local, saved.local_len);
     let result = match sys::bind(fd, local) {
@@ -80,9 +79,6 @@ fn bind(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
         }
         r => r,
     };
-    if stream && own == 0 {
-        let _ = reuse(0);
-    }
     result.map_err(|e| {
         let remedy = match e {
             Errno::EADDRINUSE => {
@@ -96,6 +92,15 @@ fn bind(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
         say(format_args!("the address of the socket is {}", Address(local)));
         Error::os("cannot bind the socket")(e).remedy(remedy)
     })
+}
+
+/// SO_REUSEADDR as saved: listen(2) looks at it once more.
+fn settle_reuse(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
+    let own = options::saved_int(o, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
+    if saved.kind == sys::SOCK_STREAM && own == 0 {
+        let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 0);
+    }
+    Ok(())
 }
 
 /// A connection whose other end is gone: a real one, over the loopback, that is reset.

@@ -204,19 +204,26 @@ pub fn fill(o: &Maker, index: u32, object: &'static Object) -> Result<()> {
 
 fn send(o: &Maker, index: u32, through: Fd, bytes: &[u8]) -> Result<()> {
     let mut sent = 0;
-    let mut widened = false;
+    let (mut widened, mut patience) = (false, 250);
     while sent < bytes.len() {
         match sys::send_with(through, &bytes[sent..], &[], &[]) {
             Ok(n) => sent += n,
             Err(Errno::EAGAIN) if !widened => {
                 widened = true;
-                let room = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
-                let _ = sys::set_option_int(through, sys::SOL_SOCKET, sys::SO_SNDBUF, room);
+                widen(through, bytes.len());
+            }
+            // What the receiver takes makes room here.
+            Err(Errno::EAGAIN) if patience > 0 => {
+                patience -= 1;
+                if let Some(fd) = o.made(index) {
+                    make_room(fd, bytes.len());
+                }
+                os::pause_ms(2);
             }
             Err(e) => {
                 return Err(Error::os("cannot put back what waits in the TCP connection")(e)
                     .on(o.on(index))
-                    .remedy("raise /proc/sys/net/core/wmem_max"));
+                    .remedy("run the image as root, or raise /proc/sys/net/core/wmem_max"));
             }
         }
     }
@@ -230,6 +237,38 @@ fn send(o: &Maker, index: u32, through: Fd, bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the receive buffer larger, as reading would: SO_RCVLOWAT does (up to net.ipv4.tcp_rmem), and is
+/// put back at once. A look at the first byte tells the sender.
+fn make_room(fd: Fd, bytes: usize) {
+    const SO_RCVLOWAT: u32 = 18;
+    let wanted = i32::try_from(bytes).unwrap_or(i32::MAX / 2).saturating_add(1 << 20);
+    if let Ok(before) = sys::option_int(fd, sys::SOL_SOCKET, SO_RCVLOWAT) {
+        let _ = sys::set_option_int(fd, sys::SOL_SOCKET, SO_RCVLOWAT, wanted);
+        let _ = sys::set_option_int(fd, sys::SOL_SOCKET, SO_RCVLOWAT, before);
+    }
+    sys::peek(fd);
+}
+
+/// Makes room for what is sent; never less than there is.
+fn widen(fd: Fd, bytes: usize) {
+    const SO_SNDBUFFORCE: u32 = 32;
+    let wanted = i32::try_from(bytes).unwrap_or(i32::MAX / 2).saturating_add(1 << 20);
+    let now = sys::option_int(fd, sys::SOL_SOCKET, sys::SO_SNDBUF).unwrap_or(0);
+    if wanted <= now || sys::set_option_int(fd, sys::SOL_SOCKET, SO_SNDBUFFORCE, wanted).is_ok() {
+        return;
+    }
+    // As far as anybody may; less than what a connection over loopback has by itself is of no use.
+    let probe = sys::socket(sys::AF_UNIX, sys::SOCK_STREAM, 0);
+    if let Ok(probe) = probe {
+        let _ = sys::set_option_int(probe, sys::SOL_SOCKET, sys::SO_SNDBUF, wanted);
+        let most = sys::option_int(probe, sys::SOL_SOCKET, sys::SO_SNDBUF).unwrap_or(0);
+        fd::close(probe);
+        if most > now {
+            let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_SNDBUF, wanted);
+        }
+    }
 }
 
 /// A client that a listening socket of the image has not accepted yet.

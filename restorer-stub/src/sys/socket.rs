@@ -120,6 +120,14 @@ pub fn send_with(fd: Fd, bytes: &[u8], addr: &[u8], carried: &[i32]) -> Result<u
     unsafe { sys!(__NR_sendmsg, fd.0, msg.as_ptr(), flags) }
 }
 
+/// Looks at the first byte that waits, and leaves it there.
+pub fn peek(fd: Fd) {
+    const MSG_PEEK: u32 = 2;
+    let mut byte = 0u8;
+    // SAFETY: the kernel writes at most one byte; no address is asked for.
+    let _ = unsafe { sys!(__NR_recvfrom, fd.0, &raw mut byte, 1, MSG_PEEK | MSG_DONTWAIT, 0, 0) };
+}
+
 /// `how` as shutdown(2): SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2.
 pub fn shutdown(fd: Fd, how: u32) -> Result<()> {
     // SAFETY: touches no memory.

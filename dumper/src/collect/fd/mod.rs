@@ -228,8 +228,7 @@ impl Context<'_> {
             return sys::fd::pidfd_getfd(holder.pidfd, probe.fd)
                 .with_context(|| format!("fd {}: pidfd_getfd", probe.fd));
         }
-        let ours = self.in_flight.iter().find(|f| f.ours.as_raw_fd() == probe.fd);
-        Ok(ours.context("no such descriptor in flight")?.ours.try_clone()?)
+        self.duplicate_in_flight(probe.fd)
     }
 
     /// Notes a descriptor that waits in a message for the socket of `probe`; its index, which
@@ -251,6 +250,20 @@ impl Context<'_> {
         self.tables_of[description].iter().filter_map(move |t| {
             self.by_fd.get(&(*t, number)).map(|(d, ino)| (*d, self.holders[*t].pid, *ino))
         })
+    }
+
+    /// As [`Self::duplicate`].
+    fn duplicate_of(&self, d: &Description) -> Result<OwnedFd> {
+        match self.holders.iter().find(|h| h.pid == d.pid) {
+            Some(holder) => sys::fd::pidfd_getfd(holder.pidfd, d.fd)
+                .with_context(|| format!("PID {} fd {}: pidfd_getfd", d.pid, d.fd)),
+            None => self.duplicate_in_flight(d.fd),
+        }
+    }
+
+    fn duplicate_in_flight(&self, fd: i32) -> Result<OwnedFd> {
+        let ours = self.in_flight.iter().find(|f| f.ours.as_raw_fd() == fd);
+        Ok(ours.context("no such descriptor in flight")?.ours.try_clone()?)
     }
 
     /// Keeps a file open until the image is written; its key.
@@ -364,6 +377,7 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
         descriptions.push(describe(&mut cx, &probes[i])?);
     }
     describe_in_flight(&mut cx, &mut descriptions)?;
+    tcp::settle(&cx, &mut descriptions)?;
     let inside: Vec<i32> = targets.iter().map(Frozen::pid).collect();
     outside::find(&mut descriptions, &inside);
     for (index, d) in descriptions.iter_mut().enumerate() {

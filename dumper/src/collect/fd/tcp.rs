@@ -1,12 +1,13 @@
 //! TCP connections: their state, what waits in them, and which socket of this machine is the other end.
 
-use super::{Context, Probe};
+use super::inet::InetFacts;
+use super::{Context, Description, Detail, Probe};
 use crate::sys;
-use crate::sys::socket::{option, peek};
+use crate::sys::socket::{option, option_int, peek};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// A stream socket.
@@ -21,8 +22,9 @@ pub struct TcpFacts {
     pub over: bool,
     /// What waits to be read.
     pub queue: Vec<u8>,
-    /// Bytes that it has sent and the other end has no room for.
+    /// Bytes that it has sent and the other end has no room for, and what they are, where that can be seen.
     pub stuck: usize,
+    pub unsent: Option<Vec<u8>>,
     /// It has sent something in its life.
     pub has_sent: bool,
     pub other: OtherEnd,
@@ -68,59 +70,125 @@ impl TcpFacts {
     }
 }
 
-/// Longest wait for what is under way: acknowledgements are delayed by up to 40 ms, small packets (Nagle,
-/// TCP_CORK) by up to 200 ms.
-const UNDER_WAY: Duration = Duration::from_millis(300);
-
-/// `struct tcp_info` (include/uapi/linux/tcp.h): state is the first byte; of a listening socket
-/// `tcpi_unacked` (offset 24) and `tcpi_sacked` (28) are the length and limit of the accept queue;
-/// `tcpi_data_segs_out` (156).
+/// What can be told at once; [`settle`] adds the rest.
 pub fn collect(cx: &mut Context<'_>, probe: &Probe, fd: BorrowedFd<'_>, ends: Ends) -> Result<TcpFacts> {
-    let info = option(fd, libc::SOL_TCP, libc::TCP_INFO)?;
-    let word = |at: usize| info.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-    let mut facts = TcpFacts {
-        state: info.first().copied().unwrap_or(state::CLOSE),
-        waiting: word(24),
-        backlog: word(28),
-        over: sys::fd::poll_now(fd, libc::POLLRDHUP)? & libc::POLLRDHUP != 0,
-        has_sent: word(156) != 0,
-        ..TcpFacts::default()
-    };
-    if facts.state == state::LISTEN {
-        return Ok(facts);
-    }
-    if facts.is_connection() {
-        if let Some((local, remote)) = ends {
-            let gone = if remote.ip().is_loopback() { OtherEnd::Nobody } else { OtherEnd::Elsewhere };
-            facts.other = cx.tcp_end(probe, remote, local).unwrap_or(gone);
-        }
-        facts.stuck = settled(fd)?;
-        // What arrived meanwhile may have been the other end's last.
-        facts.over = sys::fd::poll_now(fd, libc::POLLRDHUP)? & libc::POLLRDHUP != 0;
-    }
-    let waits = sys::fd::readable_bytes(fd).unwrap_or(0);
-    if waits > 0 {
-        facts.queue =
-            peek(fd, waits).context("looking at what was received")?.map_or(Vec::new(), |p| p.bytes);
-        ensure!(
-            facts.queue.len() == waits,
-            "only {} of {waits} received bytes can be read",
-            facts.queue.len()
-        );
+    let mut facts = TcpFacts::default();
+    facts.look(fd)?;
+    if let (true, Some((local, remote))) = (facts.is_connection(), ends) {
+        let gone = if remote.ip().is_loopback() { OtherEnd::Nobody } else { OtherEnd::Elsewhere };
+        facts.other = cx.tcp_end(probe, remote, local).unwrap_or(gone);
     }
     Ok(facts)
 }
 
-/// Waits until the other end has what was sent; what it has no room for.
-fn settled(fd: BorrowedFd<'_>) -> Result<usize> {
-    let until = Instant::now() + UNDER_WAY;
-    loop {
-        match sys::fd::unreceived_bytes(fd)? {
-            0 => return Ok(0),
-            n if Instant::now() >= until => return Ok(n),
-            _ => std::thread::sleep(Duration::from_millis(2)),
+impl TcpFacts {
+    /// `struct tcp_info` (include/uapi/linux/tcp.h): state is the first byte; of a listening socket
+    /// `tcpi_unacked` (offset 24) and `tcpi_sacked` (28) are the length and limit of the accept queue;
+    /// `tcpi_data_segs_out` (156).
+    fn look(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        let info = option(fd, libc::SOL_TCP, libc::TCP_INFO)?;
+        let word =
+            |at: usize| info.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        self.state = info.first().copied().unwrap_or(state::CLOSE);
+        (self.waiting, self.backlog, self.has_sent) = (word(24), word(28), word(156) != 0);
+        self.over = sys::fd::poll_now(fd, libc::POLLRDHUP)? & libc::POLLRDHUP != 0;
+        Ok(())
+    }
+
+    /// What waits to be read.
+    fn look_into(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        let waits = sys::fd::readable_bytes(fd).unwrap_or(0);
+        if waits > 0 {
+            self.queue = peek(fd, waits)?.map_or(Vec::new(), |p| p.bytes);
+            ensure!(
+                self.queue.len() == waits,
+                "only {} of {waits} received bytes can be read",
+                self.queue.len()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Longest wait for what is under way: acknowledgements are delayed by up to 40 ms, small packets (Nagle,
+/// TCP_CORK) by up to 200 ms.
+const UNDER_WAY: Duration = Duration::from_millis(300);
+/// Soon enough, if it is but under way.
+const ARRIVES: Duration = Duration::from_millis(50);
+
+/// One connection inside: its description, and descriptors of ours for it and for its other end.
+struct Pair {
+    index: usize,
+    own: OwnedFd,
+    other: OwnedFd,
+}
+
+/// Waits until what the processes have sent to each other has arrived, and only then looks what waits in
+/// every socket: until then it moves.
+pub fn settle(cx: &Context<'_>, descriptions: &mut [Description]) -> Result<()> {
+    let by_inode: HashMap<u64, usize> =
+        (0..descriptions.len()).filter_map(|i| Some((tcp(&descriptions[i])?.0, i))).collect();
+    let mut pairs = Vec::new();
+    for (index, d) in descriptions.iter().enumerate() {
+        if let Some((_, TcpFacts { other: OtherEnd::Socket(ino), .. })) = tcp(d)
+            && let Some(other) = by_inode.get(ino)
+        {
+            let (own, other) = (cx.duplicate_of(d)?, cx.duplicate_of(&descriptions[*other])?);
+            pairs.push(Pair { index, own, other });
         }
     }
+    let start = Instant::now();
+    let mut moving: Vec<&Pair> = pairs.iter().collect();
+    loop {
+        moving.retain(|p| sys::fd::unreceived_bytes(p.own.as_fd()).is_ok_and(|n| n > 0));
+        if moving.is_empty() || start.elapsed() > UNDER_WAY {
+            break;
+        }
+        if start.elapsed() > ARRIVES {
+            moving.iter().for_each(|p| make_room(p));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    for Pair { index, own, .. } in moving {
+        if let Detail::Inet(InetFacts { tcp: Some(tcp), .. }) = &mut descriptions[*index].detail {
+            tcp.stuck = sys::fd::unreceived_bytes(own.as_fd())?;
+            tcp.unsent = sys::socket::send_queue(own.as_fd(), tcp.stuck).ok();
+        }
+    }
+    for d in descriptions {
+        if tcp(d).is_none_or(|(_, facts)| facts.state == state::LISTEN) {
+            continue;
+        }
+        let ours = cx.duplicate_of(d)?;
+        if let Detail::Inet(InetFacts { tcp: Some(tcp), .. }) = &mut d.detail {
+            let looked = tcp.look(ours.as_fd()).and_then(|()| tcp.look_into(ours.as_fd()));
+            looked.with_context(|| format!("PID {} fd {}: looking at what was received", d.pid, d.fd))?;
+        }
+    }
+    Ok(())
+}
+
+/// Inode and facts of a TCP socket.
+fn tcp(d: &Description) -> Option<(u64, &TcpFacts)> {
+    match &d.detail {
+        Detail::Inet(InetFacts { tcp: Some(tcp), .. }) => Some((d.stat.ino, tcp)),
+        _ => None,
+    }
+}
+
+/// The receiver is stopped and its buffer may be full. SO_RCVLOWAT makes that larger where it must (up to
+/// net.ipv4.tcp_rmem), as reading would; it is put back at once, while the room stays. A look at the first
+/// byte tells the sender.
+fn make_room(pair: &Pair) {
+    let other = pair.other.as_fd();
+    let waits = sys::fd::readable_bytes(other).unwrap_or(0);
+    let more = sys::fd::unreceived_bytes(pair.own.as_fd()).unwrap_or(0);
+    if let Ok(before) = option_int(other, libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
+        let wanted = i32::try_from(waits + more).unwrap_or(i32::MAX).saturating_add(1 << 20);
+        let _ = sys::socket::set_receive_low_water(other, wanted.max(before));
+        let _ = sys::socket::set_receive_low_water(other, before);
+    }
+    let _ = peek(other, 1);
 }
 
 /// Local and remote address of a connection.

@@ -63,8 +63,13 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFa
         record.remote_len = fill(&mut record.remote, remote);
     }
     let payload = p.b.payload(&record);
-    let waits = !tcp.queue.is_empty() && state == socket_state::CONNECTED;
-    let queue = if waits { queue(p.b, std::iter::once(Sent::plain(&tcp.queue))) } else { Span::default() };
+    // What was received, and what the other end could not send yet.
+    let mut waits = tcp.queue;
+    if let Some(Detail::Inet(other)) = peer_of(p, facts).map(|i| &p.fds.descriptions[i].detail) {
+        waits.extend(other.tcp.iter().filter_map(|t| t.unsent.as_ref()).flatten());
+    }
+    let waits = Some(waits).filter(|w| !w.is_empty() && state == socket_state::CONNECTED);
+    let queue = waits.map_or(Span::default(), |w| queue(p.b, std::iter::once(Sent::plain(&w))));
     Some(Object { kind: ObjectKind::InetSocket as u32, payload, queue, inner: NONE, ..Object::default() })
 }
 
@@ -108,16 +113,17 @@ fn tcp_state(
         state::CLOSE => return (socket_state::UNCONNECTED, NONE),
         _ => {}
     }
-    if tcp.stuck > 0 && (peer(p, facts).is_some() || listener(p, facts).is_some()) {
+    if tcp.stuck > 0 && tcp.unsent.is_none() && (peer_of(p, facts).is_some() || listener(p, facts).is_some())
+    {
         let what = format!(
             "{}: {} bytes on their way to {}, which has no room for them, cannot be seen",
             p.name(d),
             tcp.stuck,
             facts.remote.as_deref().map_or_else(String::new, in_words)
         );
-        p.refuse(d, what, "let the other end read before the dump");
+        p.refuse(d, what, "dump it as root (CAP_NET_ADMIN), or let the other end read before the dump");
     }
-    if let Some(other) = peer(p, facts).filter(|other| *other != index) {
+    if let Some(other) = peer_of(p, facts).filter(|other| *other != index) {
         return (socket_state::CONNECTED, p.object_of(other));
     }
     if let Some(listener) = listener(p, facts) {
@@ -146,7 +152,7 @@ fn tcp_state(
 }
 
 /// The other end, when that is inside.
-fn peer(p: &Planner<'_>, facts: &InetFacts) -> Option<usize> {
+fn peer_of(p: &Planner<'_>, facts: &InetFacts) -> Option<usize> {
     let (local, remote) = ends(facts)?;
     p.tcp.get(&(remote, local)).copied()
 }
