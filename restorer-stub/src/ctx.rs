@@ -33,6 +33,8 @@ pub struct Ctx {
     pub objects: objects::Table,
     pub shared: &'static Shared,
     pub sysv: sysv::Made,
+    /// By object: 1 for a socket whose file was made. Known to all.
+    pub sockets_made: &'static [AtomicU32],
     /// By index in the task table; shared by all.
     pub tasks: &'static [TaskShared],
     /// Index of the task that the calling process becomes.

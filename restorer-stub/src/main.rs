@@ -89,6 +89,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         objects: objects::Table::new(work, image.objects.len())?,
         shared: work.shared()?,
         sysv: sysv::Made::new(work, &image)?,
+        sockets_made: work.shared_slice(image.objects.len())?,
         tasks: work.shared_slice(image.tasks.len())?,
         current: AtomicU32::new(image.header.root_task),
         tids: work.shared_slice(image.threads.len())?,

@@ -8,7 +8,7 @@ use crate::report::{Error, On, Result};
 use crate::shared::{Said, Step};
 use crate::sys::process::{self, Wait};
 use crate::sys::ptrace;
-use crate::{files, sysv};
+use crate::{files, objects, sysv};
 use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -37,6 +37,7 @@ pub fn run(ctx: &Ctx) -> Result<Outcome> {
     if !matches!(outcome, Ok(Outcome::Running)) {
         sysv::remove_made(ctx);
         files::remove_made(ctx);
+        let _ = objects::remove_made(ctx);
     }
     outcome
 }

@@ -28,6 +28,7 @@ use linux_raw_sys::general::*;
 pub use make::create_all;
 pub use place::{finish, place};
 pub use pty::{bring_to_foreground, take_controlling};
+pub use unix::remove_made;
 use zerocopy::FromBytes;
 
 /// What is known of each object while there are several processes; by index. Every process has its

@@ -2,10 +2,12 @@
 
 use super::make::Maker;
 use super::{Queued, messages, socket as options};
+use crate::ctx::Ctx;
 use crate::report::{Error, Result, note, say};
-use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
+use crate::sys::{CPath, Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general::O_PATH;
 
 const S_IFMT: u32 = 0o170_000;
@@ -225,6 +227,9 @@ fn bind(o: &Maker, saved: &UnixSocket, fd: Fd) -> Result<()> {
         r => r,
     });
     crate::sys::fd::umask(umask);
+    if bound.is_ok() && is_path {
+        note_made(o, saved);
+    }
     bound.map_err(|e| {
         let remedy = match e {
             Errno::EADDRINUSE => "end the program that uses it (perhaps the one that was dumped)",
@@ -237,6 +242,33 @@ fn bind(o: &Maker, saved: &UnixSocket, fd: Fd) -> Result<()> {
     if is_path {
         // Owner as far as the restorer may.
         let _ = in_dir(o, saved, |name| os::chown(name, saved.uid, saved.gid));
+    }
+    Ok(())
+}
+
+/// The socket file is ours now: if the restore fails, it goes.
+fn note_made(o: &Maker, saved: &UnixSocket) {
+    let is_it = |object: &Object| {
+        object.kind == ObjectKind::UnixSocket as u32
+            && o.ctx.image.payload::<UnixSocket>(object.payload).is_ok_and(|r| core::ptr::eq(r, saved))
+    };
+    if let Some(index) = o.ctx.image.objects.iter().position(is_it) {
+        o.ctx.sockets_made[index].store(1, Ordering::SeqCst);
+    }
+}
+
+/// Of a restore that failed: removes the socket files that it made.
+pub fn remove_made(ctx: &Ctx) -> Result<()> {
+    for (object, made) in ctx.image.objects.iter().zip(ctx.sockets_made) {
+        if made.swap(0, Ordering::SeqCst) == 0 {
+            continue;
+        }
+        let saved: &UnixSocket = ctx.image.payload(object.payload)?;
+        let (dir, name) = (ctx.image.blob(saved.dir)?, ctx.image.blob(saved.name)?);
+        let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
+        if let Ok(path) = CPath::concat(&[dir, slash, name]) {
+            let _ = fd::unlink(path.as_bytes());
+        }
     }
     Ok(())
 }
