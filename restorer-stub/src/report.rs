@@ -85,6 +85,8 @@ pub enum On {
     FdOf(i32, i32),
     /// A descriptor and the path of its file.
     FdPath(i32, &'static [u8]),
+    /// As `FdPath`, of the process with this id.
+    FdPathOf(i32, &'static [u8], i32),
     Number(u64),
     /// Id of an object, and a process that has to do with it (0 for none), with its name.
     Held(i32, i32, &'static [u8]),
@@ -186,6 +188,7 @@ impl fmt::Display for On {
             Self::Fd(n) => write!(f, " (fd {n})"),
             Self::FdOf(n, pid) => write!(f, " (fd {n} of process {pid})"),
             Self::FdPath(n, path) => write!(f, " fd {n} ({})", Printable(path)),
+            Self::FdPathOf(n, path, pid) => write!(f, " fd {n} of process {pid} ({})", Printable(path)),
             Self::Number(n) => write!(f, " {n}"),
             Self::Held(id, pid, _) if pid <= 0 => write!(f, " {id}"),
             Self::Held(id, pid, name) => write!(f, " {id}, of process {pid} ({})", Printable(name)),

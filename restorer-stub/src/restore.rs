@@ -15,7 +15,11 @@ use linux_raw_sys::prctl::{PR_SET_DUMPABLE, PR_SET_PTRACER};
 pub fn become_program(ctx: &'static Ctx) -> ! {
     match begin(ctx) {
         Ok(()) => become_task(ctx),
-        Err(e) => give_up(ctx, e),
+        // What failed is no process's in particular.
+        Err(e) => {
+            ctx.shared.explained.store(1, Ordering::SeqCst);
+            fail(e)
+        }
     }
 }
 

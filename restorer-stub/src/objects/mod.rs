@@ -78,6 +78,15 @@ impl Table {
         Self::load(self.holder, object) == task.pid
     }
 
+    /// An object with the path of its file.
+    fn on_path(&self, ctx: &Ctx, object: u32, path: &'static [u8]) -> On {
+        let number = self.number(object).unwrap_or(-1);
+        match ctx.image.tasks.len() {
+            1 => On::FdPath(number, path),
+            _ => On::FdPathOf(number, path, Self::load(self.holder, object)),
+        }
+    }
+
     /// An object in words: its descriptor, and of which process.
     fn on(&self, ctx: &Ctx, object: u32) -> On {
         let Some(number) = self.number(object) else { return On::Bytes(b" (a descriptor in a message)") };

@@ -3,7 +3,7 @@
 use super::make::Maker;
 use super::place::Placer;
 use crate::files;
-use crate::report::{Error, On, Result};
+use crate::report::{Error, Result};
 use crate::sys::{Errno, Fd, fd};
 use ckpt_format::fd::regular::OpenFile;
 use ckpt_format::{FileIdent, Image, Object};
@@ -23,7 +23,7 @@ pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>
     let saved: &OpenFile = ctx.image.payload(object.payload)?;
     let file = files::get(ctx, saved.file)?;
     let path = files::path(ctx, file)?;
-    let on = On::FdPath(o.number(index), path);
+    let on = o.ctx.objects.on_path(o.ctx, index, path);
     let mut flags = object.open_flags & !NOT_AGAIN | O_NOCTTY;
     if flags & TMPFILE != 0 {
         flags &= !(TMPFILE | O_DIRECTORY);
@@ -121,7 +121,7 @@ fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
 /// `--fd N=PATH`: opened as the descriptor was; for writing it is created when missing.
 pub fn given(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let path = o.given(index).unwrap_or(b"");
-    let on = On::FdPath(o.number(index), path);
+    let on = o.ctx.objects.on_path(o.ctx, index, path);
     let access = object.open_flags & (O_ACCMODE | O_APPEND | O_NONBLOCK);
     let create = if access & O_ACCMODE == O_RDONLY { 0 } else { O_CREAT };
     let fd = fd::open(path, access | create | O_NOCTTY, 0o666)

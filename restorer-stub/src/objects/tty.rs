@@ -3,7 +3,7 @@
 use super::make::Maker;
 use super::place::Placer;
 use crate::files;
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, Result, note};
 use crate::sys::{Fd, fd, object as sys, process};
 use ckpt_format::fd::tty::Tty;
 use ckpt_format::{NONE, Object, ObjectKind};
@@ -26,7 +26,7 @@ pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>
     };
     let fd = made.map_err(|e| {
         Error::os("the program needs a terminal for")(e)
-            .on(On::FdPath(o.number(index), path))
+            .on(o.ctx.objects.on_path(o.ctx, index, path))
             .remedy("run the image from a terminal, or give a file with --fd NUMBER=PATH")
     })?;
     o.raise(fd).map(Some)
