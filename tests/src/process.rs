@@ -206,6 +206,9 @@ impl Proc {
     pub fn try_exit(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if self.status.is_none() {
             self.status = self.child.try_wait()?;
+            if self.status.is_some() {
+                self.t.not_reaped.borrow_mut().remove(&self.pid());
+            }
         }
         Ok(self.status)
     }
@@ -264,6 +267,7 @@ impl Drop for Proc {
                 procfs::signal(pid, Signal::SIGKILL);
             }
             let _ = self.child.wait();
+            self.t.not_reaped.borrow_mut().remove(&self.pid());
         }
     }
 }

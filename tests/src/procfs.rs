@@ -62,11 +62,18 @@ pub fn program(pid: i32) -> i32 {
     descendants(pid).into_iter().find(|&p| !ours.contains(&comm(p))).unwrap_or(pid)
 }
 
-/// Processes in a process group. Zombies too, but those that only wait for init to reap them: some take
-/// their time.
+/// Processes in a process group. Zombies too, but those that only wait for init, or for the suite, which
+/// adopts orphans, to reap them.
 pub fn group(pgid: i32) -> Vec<i32> {
-    let is_init_s = |p| state(p) == Some('Z') && stat_field(p, 4) == Some(1);
-    all().into_iter().filter(|&p| stat_field(p, 5) == Some(pgid.into()) && !is_init_s(p)).collect()
+    let us = Some(std::process::id().into());
+    let orphan = |p| state(p) == Some('Z') && [Some(1), us].contains(&stat_field(p, 4));
+    all().into_iter().filter(|&p| stat_field(p, 5) == Some(pgid.into()) && !orphan(p)).collect()
+}
+
+/// Reaps a zombie that was adopted.
+pub fn reap(pid: i32) {
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+    let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
 }
 
 /// File name of the executable.

@@ -86,6 +86,8 @@ impl Suite {
     /// Runs what the command line selects (the options of `cargo test -- ...`).
     pub fn run(self) -> ExitCode {
         close_inherited();
+        // Orphans become ours, to be reaped at once: some init takes a second, and their ids are wanted.
+        let _ = nix::sys::prctl::set_child_subreaper(true);
         let args = Arguments::from_args();
         libtest_mimic::run(&args, self.trials).exit_code()
     }
@@ -143,6 +145,8 @@ pub struct Inner {
     dir: WorkDir,
     who: Who,
     started: std::cell::RefCell<Vec<(String, i32)>>,
+    /// Our own children.
+    pub(crate) not_reaped: std::cell::RefCell<std::collections::HashSet<i32>>,
     counts: std::cell::RefCell<std::collections::HashMap<&'static str, u32>>,
     deadline: Duration,
 }
@@ -197,6 +201,7 @@ impl T {
             dir,
             who,
             started: std::cell::RefCell::default(),
+            not_reaped: std::cell::RefCell::default(),
             counts: std::cell::RefCell::default(),
             deadline: Duration::from_secs(seconds),
         })))
@@ -207,6 +212,7 @@ impl T {
     }
 
     pub(crate) fn register(&self, name: &str, pid: i32) {
+        self.0.not_reaped.borrow_mut().insert(pid);
         self.0.started.borrow_mut().push((name.to_owned(), pid));
     }
 
@@ -337,9 +343,26 @@ impl T {
 
     /// Waits until these processes are gone, so that their ids are free; zombies are not.
     pub fn wait_gone(&self, pids: &[i32]) -> TestResult {
-        let left = || pids.iter().copied().filter(|&p| procfs::state(p).is_some()).collect::<Vec<_>>();
+        let left = || {
+            let own = self.0.not_reaped.borrow();
+            let adopted = pids.iter().copied().filter(|pid| !own.contains(pid));
+            adopted.for_each(procfs::reap);
+            pids.iter().copied().filter(|&p| procfs::state(p).is_some()).collect::<Vec<_>>()
+        };
         let gone = self.wait_until("the end of all processes", || Ok(left().is_empty()));
-        gone.with_context(|| format!("still there: {:?}", left()))
+        gone.with_context(|| {
+            left().into_iter().map(|p| procfs::describe("still there", p)).collect::<String>()
+        })
+    }
+
+    /// The same for all that is in a process group, and what they may still make.
+    pub fn wait_group_gone(&self, pgid: i32) -> TestResult {
+        let members = || procfs::all().into_iter().filter(|&p| procfs::stat_field(p, 5) == Some(pgid.into()));
+        self.wait_until("the end of the process group", || {
+            let all: Vec<i32> = members().collect();
+            self.wait_gone(&all)?;
+            Ok(all.is_empty())
+        })
     }
 
     /// Fails unless the victim wrote that all is well.

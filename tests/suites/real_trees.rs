@@ -76,7 +76,7 @@ fn jobs(t: &T) -> TestResult {
     one.expect("INNER> ")?;
     save(t, &mut inner, &[])?;
 
-    let _outer = two.attach(shell("outer", "OUTER> "))?.start()?;
+    let outer = two.attach(shell("outer", "OUTER> "))?.start()?;
     two.expect("OUTER> ")?;
     two.clear();
     two.send("./saved.ckpt\n")?;
@@ -102,6 +102,10 @@ fn jobs(t: &T) -> TestResult {
     two.clear();
     // Jobs that it starts now, too.
     two.send("sleep 3000\n")?;
+    t.wait_until("the job", || {
+        let is = |p: &i32| procfs::read(*p, "cmdline").is_some_and(|c| c.starts_with("sleep\x003000"));
+        Ok(procfs::descendants(outer.pid()).iter().any(is))
+    })?;
     two.send("\x1a")?;
     two.expect("Stopped")?;
     two.clear();

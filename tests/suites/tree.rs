@@ -81,10 +81,7 @@ fn storm(t: &T, mode: &str) -> TestResult {
         t.dump(pid).kill().ok()?;
         victim.wait_exit()?;
         // Zombies have ids, too, until init has seen to them.
-        let group = Some(i64::from(victim.pid()));
-        t.wait_until("the end of all processes", || {
-            Ok(!procfs::all().into_iter().any(|p| procfs::stat_field(p, 5) == group))
-        })?;
+        t.wait_group_gone(victim.pid())?;
         victim = t.restore("saved.ckpt").pid(mode).start()?;
         t.tell("ping")?;
         t.wait_until("sign of life", || {

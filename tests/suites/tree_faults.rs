@@ -190,6 +190,7 @@ fn killed(t: &T, mode: &str, supervisor: bool) -> TestResult {
         if supervisor {
             image.expect_signal(Signal::SIGKILL)?;
             t.wait_gone(&seen)?;
+            t.wait_group_gone(group)?;
             continue;
         }
         let over = t.wait_for("the end of the restore", || {

@@ -55,7 +55,7 @@ static void grandchild(const char *what) {
         attr.exclude_kernel = 1;
         int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
         if (fd < 0) skip("no perf events: %s", strerror(errno));
-        CHECK(dup2(fd, 43) == 43);
+        CHECK(dup2(fd, 43) == 43 && close(fd) == 0);
     } else if (!strcmp(what, "file")) {
         put("precious", "needed");
         CHECK(open(in_dir("precious"), O_RDONLY) >= 0);
