@@ -15,7 +15,7 @@ use linux_raw_sys::general::{
     __WALL, CLONE_FILES, CLONE_FS, O_NONBLOCK, O_RDWR, RLIMIT_CORE, WCONTINUED, WEXITED, WNOHANG, WNOWAIT,
     WSTOPPED, WUNTRACED,
 };
-use linux_raw_sys::prctl::PR_SET_CHILD_SUBREAPER;
+use linux_raw_sys::prctl::{PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG};
 
 const SIGKILL: i32 = 9;
 const SIGCHLD: i32 = 17;
@@ -125,13 +125,20 @@ fn make(ctx: &'static Ctx, index: usize, task: &'static Task) -> Result<()> {
     let shares = |a: u32, b: u32, flag: u32| if a == b && a != NONE { flag } else { 0 };
     let share = shares(task.fd_table, maker.fd_table, CLONE_FILES) | shares(task.fs, maker.fs, CLONE_FS);
     let exit_signal = if task.flags & task_flags::HELPER != 0 { 0 } else { task.exit_signal as u32 };
+    let parent = process::getpid();
     let child = fork_begun(exit_signal, share, Some(task.pid), || {
         ctx.current.store(index as u32, Ordering::Relaxed);
         signals::block_all();
+        // Nobody would end its stop if its maker were killed now.
+        ctx.shared.end_with_supervisor();
+        if process::getppid() != parent {
+            process::exit_group(ckpt_format::EXIT_RESTORE_FAILED);
+        }
         ctx.own()?.own()
     })
     .map_err(|e| cannot_make(e, task.pid))?;
     if child == 0 {
+        let _ = process::prctl(PR_SET_PDEATHSIG, 0, 0);
         on_empty_stack(ctx);
     }
     Ok(())

@@ -343,25 +343,25 @@ impl T {
 
     /// Waits until these processes are gone, so that their ids are free; zombies are not.
     pub fn wait_gone(&self, pids: &[i32]) -> TestResult {
-        let left = || {
-            let own = self.0.not_reaped.borrow();
-            let adopted = pids.iter().copied().filter(|pid| !own.contains(pid));
-            adopted.for_each(procfs::reap);
-            pids.iter().copied().filter(|&p| procfs::state(p).is_some()).collect::<Vec<_>>()
-        };
-        let gone = self.wait_until("the end of all processes", || Ok(left().is_empty()));
-        gone.with_context(|| {
-            left().into_iter().map(|p| procfs::describe("still there", p)).collect::<String>()
-        })
+        self.wait_none(|| pids.iter().copied().filter(|&p| procfs::state(p).is_some()).collect())
     }
 
     /// The same for all that is in a process group, and what they may still make.
     pub fn wait_group_gone(&self, pgid: i32) -> TestResult {
-        let members = || procfs::all().into_iter().filter(|&p| procfs::stat_field(p, 5) == Some(pgid.into()));
-        self.wait_until("the end of the process group", || {
-            let all: Vec<i32> = members().collect();
-            self.wait_gone(&all)?;
-            Ok(all.is_empty())
+        let of_group = |&p: &i32| procfs::stat_field(p, 5) == Some(pgid.into());
+        self.wait_none(|| procfs::all().into_iter().filter(of_group).collect())
+    }
+
+    /// Waits until there are no such processes; reaps those that the suite has adopted.
+    fn wait_none(&self, left: impl Fn() -> Vec<i32>) -> TestResult {
+        let gone = self.wait_until("the end of all processes", || {
+            let left = left();
+            let own = self.0.not_reaped.borrow();
+            left.iter().copied().filter(|pid| !own.contains(pid)).for_each(procfs::reap);
+            Ok(left.is_empty())
+        });
+        gone.with_context(|| {
+            left().into_iter().map(|p| procfs::describe("still there", p)).collect::<String>()
         })
     }
 

@@ -170,6 +170,20 @@ fn limit(t: &T) -> TestResult {
     t.expect_ok()
 }
 
+/// If the restore was complete when its supervisor died, the children of the root (which dies with it) go on, as
+/// if the root itself had been killed at home: all of them, or none.
+fn kill_late(t: &T, group: i32) -> TestResult {
+    let sleeps = |&p: &i32| procfs::read(p, "syscall").is_some_and(|call| call.starts_with("230 "));
+    t.wait_until("the end of all processes, or of none", || {
+        let left = procfs::group(group);
+        let late = left.len() == 30 && left.iter().all(sleeps);
+        if late {
+            left.iter().for_each(|&pid| procfs::signal(pid, Signal::SIGKILL));
+        }
+        Ok(late || left.is_empty())
+    })
+}
+
 /// One process of many (or the one in front) dies in the middle of the restore: none runs.
 fn killed(t: &T, mode: &str, supervisor: bool) -> TestResult {
     if mode == "same" {
@@ -189,8 +203,11 @@ fn killed(t: &T, mode: &str, supervisor: bool) -> TestResult {
         victim.into_iter().for_each(|pid| procfs::signal(pid, Signal::SIGKILL));
         if supervisor {
             image.expect_signal(Signal::SIGKILL)?;
-            t.wait_gone(&seen)?;
+            if mode == "same" {
+                kill_late(t, group)?;
+            }
             t.wait_group_gone(group)?;
+            t.wait_gone(&seen)?;
             continue;
         }
         let over = t.wait_for("the end of the restore", || {

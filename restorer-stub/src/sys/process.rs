@@ -8,6 +8,10 @@ pub fn getpid() -> i32 {
     plain(__NR_getpid) as i32
 }
 
+pub fn getppid() -> i32 {
+    plain(__NR_getppid) as i32
+}
+
 /// CLOCK_MONOTONIC, in ns.
 pub fn monotonic_ns() -> u64 {
     let mut t = timespec { tv_sec: 0, tv_nsec: 0 };
