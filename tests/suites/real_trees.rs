@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
         suite.test_as(who, format!("nginx{suffix}"), nginx);
         suite.test_as(who, format!("redis_bgsave{suffix}"), redis);
         suite.test_as(who, format!("http_in_one_tree{suffix}"), web);
+        suite.test_as(who, format!("tmux_three_panes{suffix}"), tmux);
     }
     suite.run()
 }
@@ -347,4 +348,81 @@ fn web(t: &T) -> TestResult {
     t.go()?;
     restored.expect_exit(0)?;
     t.expect_ok()
+}
+
+/// A server with three shells, each in a terminal that the server itself provides.
+fn tmux(t: &T) -> TestResult {
+    need("tmux")?;
+    let socket = t.path("socket").display().to_string();
+    let count = std::cell::Cell::new(0);
+    let tmux = |words: &[&str]| -> anyhow::Result<String> {
+        count.set(count.get() + 1);
+        let launch = t.launch(&format!("tmux{}", count.get()), "tmux");
+        let launch = launch.args(["-S", &socket, "-f", "/dev/null"]).args(words);
+        let mut command = launch.env("TERM", "screen").env("TMUX", "").start()?;
+        command.expect_exit(0)?;
+        Ok(command.stdout())
+    };
+    let pane = |n: usize| format!("s:0.{n}");
+    let line = |n: usize, text: &str| -> TestResult {
+        tmux(&["send-keys", "-t", &pane(n), "-l", "--", text])?;
+        tmux(&["send-keys", "-t", &pane(n), "Enter"]).map(drop)
+    };
+    let shows = |n: usize, text: &str| -> TestResult {
+        let screen = || tmux(&["capture-pane", "-p", "-t", &pane(n)]);
+        let result = t.wait_until(&format!("{text:?} in pane {n}"), || {
+            Ok(screen()?.lines().any(|line| line.trim_end() == text))
+        });
+        result.with_context(|| format!("pane {n}:\n{}", screen().unwrap_or_default()))
+    };
+    let shell = "exec env PS1=your-turn: bash --norc --noprofile -i";
+    tmux(&["new-session", "-d", "-s", "s", "-x", "90", "-y", "30", shell])?;
+    tmux(&["split-window", "-d", "-t", "s", shell])?;
+    tmux(&["split-window", "-d", "-h", "-t", "s", shell])?;
+    let server: i32 = tmux(&["display-message", "-p", "#{pid}"])?.trim().parse()?;
+    for n in 0..3 {
+        line(n, &format!("x={n}; echo pane $((x + 100))"))?;
+        shows(n, &format!("pane {}", n + 100))?;
+    }
+    // The second one is busy, the third one has a stopped job.
+    line(1, "sleep 1000")?;
+    line(2, "sleep 2000")?;
+    t.wait_until("two jobs", || {
+        let is = |p: &i32| procfs::comm(*p).as_deref() == Some("sleep");
+        Ok(procfs::descendants(server).iter().filter(|p| is(p)).count() == 2)
+    })?;
+    tmux(&["send-keys", "-t", &pane(2), "C-z"])?;
+    shows(2, "[1]+  Stopped                 sleep 2000")?;
+
+    let mut all = procfs::descendants(server);
+    all.push(server);
+    t.dump(server).kill().ok()?;
+    t.wait_gone(&all)?;
+
+    let mut again = t.restore("saved.ckpt").start()?;
+    t.wait_until("an answer of tmux", || {
+        again.ensure_alive()?;
+        let listed = t.launch("answer", "tmux").args(["-S", &socket, "list-panes"]).start()?.wait_exit()?;
+        Ok(listed.success())
+    })?;
+    for n in 0..3 {
+        shows(n, &format!("pane {}", n + 100))?;
+    }
+    tmux(&["send-keys", "-t", &pane(1), "C-c"])?;
+    for n in 0..3 {
+        line(n, "clear; echo again $((x + 200))")?;
+        shows(n, &format!("again {}", n + 200))?;
+    }
+    line(2, "clear; jobs")?;
+    shows(2, "[1]+  Stopped                 sleep 2000")?;
+    line(2, "kill %1; fg; clear; echo over")?;
+    shows(2, "over")?;
+    tmux(&["resize-window", "-t", "s", "-x", "70", "-y", "20"])?;
+    let size = tmux(&["display-message", "-p", "-t", &pane(0), "#{pane_height} #{pane_width}"])?;
+    // The server tells the terminal a little later.
+    let size = size.trim();
+    line(0, &format!("clear; until [ \"$(stty size)\" = '{size}' ]; do sleep 0.02; done; echo resized"))?;
+    shows(0, "resized")?;
+    tmux(&["kill-server"])?;
+    again.expect_exit(0)
 }
