@@ -41,6 +41,14 @@ pub fn fork_begun(
     begun(child).map(|()| child)
 }
 
+/// In a new process that is about to stop: nobody would let it go on if its maker died.
+pub fn end_with(maker: i32) {
+    let _ = process::prctl(PR_SET_PDEATHSIG, SIGKILL as u64, 0);
+    if process::getppid() != maker {
+        process::exit_group(ckpt_format::EXIT_RESTORE_FAILED);
+    }
+}
+
 /// Waits until a new child stops to tell that it has begun, and lets it go on.
 pub fn begun(child: i32) -> crate::sys::Result<()> {
     match process::wait(child, __WALL | WUNTRACED)? {
@@ -129,15 +137,12 @@ fn make(ctx: &'static Ctx, index: usize, task: &'static Task) -> Result<()> {
     let child = fork_begun(exit_signal, share, Some(task.pid), || {
         ctx.current.store(index as u32, Ordering::Relaxed);
         signals::block_all();
-        // Nobody would end its stop if its maker were killed now.
-        ctx.shared.end_with_supervisor();
-        if process::getppid() != parent {
-            process::exit_group(ckpt_format::EXIT_RESTORE_FAILED);
-        }
+        end_with(parent);
         ctx.own()?.own()
     })
     .map_err(|e| cannot_make(e, task.pid))?;
     if child == 0 {
+        // From now on it notices by the tracer's words.
         let _ = process::prctl(PR_SET_PDEATHSIG, 0, 0);
         on_empty_stack(ctx);
     }

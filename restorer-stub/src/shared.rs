@@ -130,7 +130,7 @@ impl Shared {
         self.supervisor.own()
     }
 
-    /// Ends with the parent from now on, or at once if the supervisor is dead already.
+    /// In a child of the supervisor: ends with it from now on, or at once if it is dead already.
     pub fn end_with_supervisor(&self) {
         let _ = process::prctl(PR_SET_PDEATHSIG, SIGKILL as u64, 0);
         if self.supervisor.words[0].word.load(Ordering::SeqCst) & FUTEX_OWNER_DIED != 0 {

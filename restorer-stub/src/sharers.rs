@@ -11,6 +11,7 @@ use crate::sys::{process, signal, thread};
 use crate::{attributes, objects, signals, threads, timers};
 use ckpt_format::Task;
 use linux_raw_sys::general::{CLONE_FILES, CLONE_FS, CLONE_SIGHAND};
+use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
 
 const SIGSTOP: i32 = 19;
 /// Bytes of a sharer's stack.
@@ -63,8 +64,10 @@ fn live(ctx: &'static Ctx, index: usize) -> Result<()> {
     let own = &ctx.tasks[index];
     let owner = ctx.task()?;
     own.own()?;
+    family::end_with(owner.pid);
     process::kill(process::getpid(), SIGSTOP)
         .map_err(|e| Error::os("cannot begin process")(e).on(On::Pid(task.pid)))?;
+    let _ = process::prctl(PR_SET_PDEATHSIG, 0, 0);
     family::take_identity(ctx, task)?;
     if task.fd_table != owner.fd_table {
         objects::place(ctx, task)?;
