@@ -167,7 +167,9 @@ fn terminal(t: &T, mode: &str) -> TestResult {
     terminal.expect("READY> ")?;
     terminal.clear();
     terminal.send("echo status=$?; jobs; echo no-more\n")?;
-    let said = terminal.expect("\rno-more").or_else(|_| terminal.expect("\nno-more"))?;
+    // Once typed, once printed.
+    t.wait_until("the list of jobs", || Ok(terminal.output().matches("no-more").count() == 2))?;
+    let said = terminal.output();
     ensure!(said.contains("status=0"), "{said:?}");
     ensure!(!said.contains("Running") && !said.contains("Stopped"), "a job is left: {said:?}");
     t.wait_gone(&group)?;
