@@ -198,6 +198,21 @@ impl Scenarios {
 }
 
 impl Suite {
+    /// Adds a victim on `forms.h`: all scenarios for the plain form, one restore for each other form (a tree,
+    /// when shared).
+    pub fn forms(&mut self, victim: &'static str, scenarios: Scenarios) -> &mut Self {
+        self.victim(victim, scenarios.clone());
+        for form in ["dup", "epoll", "shared"] {
+            let mut s = scenarios.clone().args(&[form]);
+            s.tree = form == "shared";
+            let pid = s.tree.then_some("ns");
+            let who = if scenarios.user { Who::User } else { Who::Me };
+            let first = s.variants[0];
+            self.test_as(who, format!("{victim}::{form}"), move |t| s.restore(t, victim, first, pid));
+        }
+        self
+    }
+
     /// Adds the scenarios of one victim.
     pub fn victim(&mut self, victim: &'static str, scenarios: Scenarios) -> &mut Self {
         self.victim_named(victim, victim, scenarios)

@@ -15,6 +15,7 @@ fn main() -> std::process::ExitCode {
     suite.victim("fd_dev", plain());
     suite.victim("fd_pipe", plain());
     suite.victim("fd_event", plain());
+    suite.forms("form_eventfd", plain());
     suite.victim("fd_epoll", plain().pids(&["ns"]));
     suite.victim("fd_socket", plain());
     suite.victim("fd_socketpair", plain());
