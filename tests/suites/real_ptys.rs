@@ -104,8 +104,12 @@ fn tmux(t: &T, mode: &str) -> TestResult {
     tmux.command(&["send-keys", "-t", "s.1", "C-c"])?;
     sleeps(false)?;
     tmux.command(&["resize-pane", "-t", "s.2", "-x", "20"])?;
-    tmux.command(&["send-keys", "-t", "s.2", "clear; tput cols", "Enter"])?;
-    t.wait_until("the new width", || Ok(tmux.command(&["capture-pane", "-p", "-t", "s.2"])?.contains("20")))?;
+    // The server tells the terminal a quarter of a second later.
+    let line = "clear; until stty size | grep -q ' 20$'; do sleep 0.02; done; echo $((X + 300))at";
+    tmux.command(&["send-keys", "-t", "s.2", line, "Enter"])?;
+    t.wait_until("the new width", || {
+        Ok(tmux.command(&["capture-pane", "-p", "-t", "s.2"])?.contains("302at"))
+    })?;
     // A new pane, and the end of all.
     tmux.command(&["split-window", "-t", "s", SHELL])?;
     tmux.command(&["kill-server"])?;
@@ -228,7 +232,13 @@ TIOCGPTN = 0x80045430
 number = struct.unpack('i', fcntl.ioctl(master, TIOCGPTN, bytes(4)))[0]
 until(b'/dev/pts/%d\r\n' % number)
 os.write(master, b'sleep 1000\n')
-time.sleep(0.3)
+def foreground():
+    try:
+        return open('/proc/%d/comm' % os.tcgetpgrp(master)).read()
+    except OSError:
+        return 'just ended'
+while foreground() != 'sleep\n':
+    time.sleep(0.01)
 os.write(master, b'\x03')
 until(b'ready')
 os.write(master, b'exit 4\n')
