@@ -6,7 +6,7 @@ use crate::error::{Failure, Obstacle};
 use crate::plan::{self, Options};
 use crate::ptrace::{Fate, FrozenTree};
 use crate::sys::signals;
-use crate::{failpoint, preflight, report};
+use crate::{failpoint, farewell, preflight, report};
 use anyhow::{Context, Result, anyhow};
 use elf_writer::stub::Stub;
 use elf_writer::{PendingImage, Plan, WriteError};
@@ -136,7 +136,9 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     // that the image does not know. Others need not wait for the disk.
     let summary = if request.fate == Fate::Kill {
         let summary = commit(image, request.output)?;
+        let connections = farewell::hold(&frozen, &facts);
         outcome.pause = frozen.end(Fate::Kill)?;
+        farewell::reset(connections);
         summary
     } else {
         outcome.pause = frozen.end(request.fate)?;

@@ -7,6 +7,7 @@ pub mod contents;
 pub mod dump;
 pub mod error;
 pub mod failpoint;
+pub mod farewell;
 pub mod plan;
 pub mod preflight;
 pub mod ptrace;

@@ -89,6 +89,10 @@ impl Suite {
         // Orphans become ours, to be reaped at once: some init takes a second, and their ids are wanted.
         let _ = nix::sys::prctl::set_child_subreaper(true);
         let args = Arguments::from_args();
+        // Not while a victim waits, which does not do so for ever. Tests say what failed.
+        if !args.list {
+            let _ = crate::build::tool("ckpt-dump");
+        }
         libtest_mimic::run(&args, self.trials).exit_code()
     }
 }

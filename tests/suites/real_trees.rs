@@ -16,7 +16,8 @@ fn main() -> std::process::ExitCode {
         suite.test_as(who, format!("python_pool{suffix}"), pool);
         suite.test_as(who, format!("make_j2{suffix}"), make);
         suite.test_as(who, format!("nginx{suffix}"), nginx);
-        suite.test_as(who, format!("redis_bgsave{suffix}"), redis);
+        suite.test_as(who, format!("redis_bgsave{suffix}"), |t| redis(t, false));
+        suite.test_as(who, format!("redis_bgsave_asked_for{suffix}"), |t| redis(t, true));
         suite.test_as(who, format!("http_in_one_tree{suffix}"), web);
         suite.test_as(who, format!("tmux_three_panes{suffix}"), tmux);
     }
@@ -282,7 +283,7 @@ fn nginx(t: &T) -> TestResult {
 }
 
 /// A child writes the data to disk while the dump comes.
-fn redis(t: &T) -> TestResult {
+fn redis(t: &T, asked: bool) -> TestResult {
     need("redis-server")?;
     need("redis-cli")?;
     let port = free_port()?.to_string();
@@ -304,9 +305,14 @@ fn redis(t: &T) -> TestResult {
     ask(&["DEBUG", "POPULATE", "5000", "key", "200"])?;
     ask(&["EVAL", "for i=1,500 do redis.call('HSET', 'hash', 'f' .. i, i) end", "0"])?;
     let digest = ask(&["DEBUG", "DIGEST"])?;
-    // By itself, a second after this, when no client is connected.
-    ensure!(ask(&["CONFIG", "SET", "save", "1 1"])? == "OK");
-    ensure!(ask(&["HSET", "hash", "f1", "1"])? == "0");
+    if asked {
+        // The child inherits the connection over which it was asked for.
+        ensure!(ask(&["BGSAVE"])?.contains("Background saving started"));
+    } else {
+        // By itself, a second after this, when no client is connected.
+        ensure!(ask(&["CONFIG", "SET", "save", "1 1"])? == "OK");
+        ensure!(ask(&["HSET", "hash", "f1", "1"])? == "0");
+    }
     t.wait_until("the child", || Ok(!procfs::descendants(server.pid()).is_empty()))?;
     ensure!(ask(&["CONFIG", "SET", "save", ""])? == "OK");
     // After the fork, so it is not in the file.

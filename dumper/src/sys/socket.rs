@@ -271,6 +271,17 @@ pub fn set_receive_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<()> {
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const bytes).cast(), 4) }).map(drop)
 }
 
+/// SO_LINGER of 0 seconds: the last close(2) sends RST, and nothing lingers in TIME_WAIT.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn reset_when_closed(fd: BorrowedFd<'_>) -> Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (level, name, len) = (libc::SOL_SOCKET, libc::SO_LINGER, size_of_val(&linger) as u32);
+    // SAFETY: a struct linger as value.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const linger).cast(), len) }).map(drop)
+}
+
 /// Looks at the `len` bytes that a TCP socket has sent and that were not acknowledged: in repair mode, for
 /// a moment. Leaving that mode takes SO_REUSEADDR away, which is put back.
 ///

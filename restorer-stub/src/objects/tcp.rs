@@ -26,7 +26,13 @@ pub fn connection(o: &Maker, index: u32, saved: &'static InetSocket) -> Result<F
         return Ok(fd);
     }
     if saved.peer == NONE {
-        let (fd, other) = make(o, index, saved, &closed_end(saved))?;
+        // Who was the client has a port that other connections may share, which listening does not.
+        let (fd, other) = if has_listener(o, saved)? {
+            let (other, fd) = make(o, index, &closed_end(saved), saved)?;
+            (fd, other)
+        } else {
+            make(o, index, saved, &closed_end(saved))?
+        };
         o.keep(index, OTHER, Some(other));
         return Ok(fd);
     }
@@ -86,7 +92,7 @@ fn make(o: &Maker, index: u32, client: &InetSocket, server: &InetSocket) -> Resu
     let door = o.raise(door)?;
     let result = (|| {
         options::set_options(o, door, on, server.options)?;
-        bind(door, server).map_err(|e| {
+        bind_patiently(door, server).map_err(|e| {
             say(format_args!("the address of the connection is {}", address_of(server)));
             failed("cannot bind the socket of a TCP connection")(e)
                 .remedy("end the program that uses the address (perhaps the one that was dumped)")
@@ -116,6 +122,7 @@ fn bind_and_connect(fd: Fd, saved: &InetSocket, to: &[u8]) -> Result<()> {
     const TRIES: u32 = 60;
     let port = u16::from_be_bytes([saved.local[2], saved.local[3]]);
     let choosable = port != 0 && is_choosable(port);
+    let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
     let failed = |e| {
         say(format_args!("the address of the connection is {}", address_of(saved)));
         Error::os("cannot make the TCP connection again")(e).remedy(
@@ -171,6 +178,18 @@ fn bind(fd: Fd, saved: &InetSocket) -> crate::sys::Result<()> {
         0 => Ok(()),
         len => sys::bind(fd, inet::address(&saved.local, len)),
     }
+}
+
+/// A socket of the dumped program, or one that somebody has for a moment, may still be in the way.
+fn bind_patiently(fd: Fd, saved: &InetSocket) -> crate::sys::Result<()> {
+    const TRIES: u32 = 40;
+    for _ in 0..TRIES {
+        match bind(fd, saved) {
+            Err(Errno::EADDRINUSE) => os::pause_ms(25),
+            result => return result,
+        }
+    }
+    bind(fd, saved)
 }
 
 fn address_of(saved: &InetSocket) -> inet::Address<'_> {
