@@ -41,46 +41,61 @@ pub fn option_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32> {
     value.first_chunk().map(|b| i32::from_ne_bytes(*b)).ok_or_else(|| Error::other("short socket option"))
 }
 
-/// Whether SO_ATTACH_FILTER was used. (SO_GET_FILTER counts instructions, not bytes: with length 0
-/// it only tells how many there are.)
-#[must_use]
-pub fn has_filter(fd: BorrowedFd<'_>) -> bool {
-    let mut len: libc::socklen_t = 0;
-    // SAFETY: with length 0 nothing is written to the value.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_GET_FILTER,
-            std::ptr::null_mut(),
-            &raw mut len,
-        )
+/// The classic BPF program of SO_ATTACH_FILTER: `struct sock_filter`s. (SO_GET_FILTER counts instructions,
+/// not bytes; with length 0 it only tells how many there are.)
+///
+/// # Errors
+/// An eBPF program, which cannot be read back.
+pub fn filter(fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
+    const INSTRUCTION: usize = 8;
+    let get = |value: *mut libc::c_void, count: &mut libc::socklen_t| {
+        // SAFETY: the callers give room for `count` instructions.
+        check(unsafe {
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_GET_FILTER, value, count)
+        })
     };
-    match result {
-        0 => len > 0,
-        // An eBPF program, which cannot be read back.
-        _ => Error::last_os_error().raw_os_error() == Some(libc::EACCES),
+    let mut count: libc::socklen_t = 0;
+    if let Err(e) = get(std::ptr::null_mut(), &mut count) {
+        return match e.raw_os_error() {
+            Some(libc::EACCES) => Err(Error::other("an eBPF program cannot be read back")),
+            _ => Ok(None),
+        };
     }
+    if count == 0 {
+        return Ok(None);
+    }
+    let mut program = vec![0_u8; count as usize * INSTRUCTION];
+    get(program.as_mut_ptr().cast(), &mut count)?;
+    program.truncate(count as usize * INSTRUCTION);
+    Ok(Some(program))
 }
 
 /// getsockopt(2) MCAST_MSFILTER for the group in `request` (interface and address of `struct
-/// group_filter`): `None` when the socket has not joined it, 0 when it receives it from all
-/// sources, else the number of sources or 1.
+/// group_filter`): all of that structure, or `None` when the socket has not joined it.
 #[must_use]
-pub fn group_filter(fd: BorrowedFd<'_>, level: i32, request: &[u8]) -> Option<u32> {
+pub fn group_filter(fd: BorrowedFd<'_>, level: i32, request: &[u8]) -> Option<Vec<u8>> {
     const MCAST_MSFILTER: i32 = 48;
-    const MCAST_EXCLUDE: u32 = 0;
-    // `struct group_filter` up to its list of sources, for which there is no room.
-    let mut filter = [0_u8; 144];
-    filter[..136].copy_from_slice(request.get(..136)?);
-    let mut len = filter.len() as libc::socklen_t;
-    // SAFETY: `filter` has `len` bytes; a count of 0 sources leaves the list out.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, MCAST_MSFILTER, filter.as_mut_ptr().cast(), &raw mut len)
-    })
-    .ok()?;
-    let word = |at: usize| u32::from_ne_bytes([filter[at], filter[at + 1], filter[at + 2], filter[at + 3]]);
-    Some(word(140) + u32::from(word(136) != MCAST_EXCLUDE))
+    /// Up to its list of sources; one of them.
+    const HEAD: usize = 144;
+    const SOURCE: usize = 128;
+    let mut room = 0_u32;
+    loop {
+        let mut filter = vec![0_u8; HEAD + room as usize * SOURCE];
+        filter[..136].copy_from_slice(request.get(..136)?);
+        filter[140..HEAD].copy_from_slice(&room.to_ne_bytes());
+        let mut len = filter.len() as libc::socklen_t;
+        // SAFETY: `filter` has `len` bytes, and room for as many sources as it says.
+        check(unsafe {
+            libc::getsockopt(fd.as_raw_fd(), level, MCAST_MSFILTER, filter.as_mut_ptr().cast(), &raw mut len)
+        })
+        .ok()?;
+        let sources = u32::from_ne_bytes(*filter[140..].first_chunk()?);
+        if sources <= room {
+            filter.truncate(HEAD + sources as usize * SOURCE);
+            return Some(filter);
+        }
+        room = sources;
+    }
 }
 
 type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;

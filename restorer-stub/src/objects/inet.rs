@@ -5,7 +5,7 @@ use super::{socket as options, tcp};
 use crate::report::{Error, Result, note, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
 use ckpt_format::Object;
-use ckpt_format::fd::socket::{InetSocket, socket_state};
+use ckpt_format::fd::socket::{InetSocket, option_stage, socket_state};
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
@@ -35,7 +35,7 @@ fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
         r => r,
     };
     let fd = o.raise(fd.map_err(|e| Error::os("cannot make the socket")(e).on(on))?)?;
-    let set = options::set_options(o, fd, o.on(index), saved.options);
+    let set = options::set_stage(o, fd, o.on(index), saved.options, option_stage::FIRST);
     match saved.state {
         // Some options can be had by a connection only; this one is over.
         socket_state::BROKEN | socket_state::CLOSED => broken(o, index, fd, saved),
@@ -52,6 +52,7 @@ fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
         _ => {}
     }
     settle_reuse(o, fd, saved)?;
+    options::set_stage(o, fd, o.on(index), saved.options, option_stage::LAST)?;
     Ok(Some(fd))
 }
 

@@ -1,22 +1,61 @@
 //! What all sockets have: options.
 
 use super::make::Maker;
-use crate::report::{Error, On, Result};
-use crate::sys::{Fd, socket as sys};
+use crate::report::{Error, On, Result, say};
+use crate::sys::{Errno, Fd, socket as sys};
 use ckpt_format::Span;
+use ckpt_format::fd::options::{SO_ATTACH_FILTER, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET, text};
 use ckpt_format::fd::socket::SockOpt;
 use zerocopy::FromBytes;
 
 /// Sets the options that differed from a new socket's.
 pub fn set_options(o: &Maker, fd: Fd, on: On, options: Span) -> Result<()> {
-    for_each(o, options, |option, value| {
-        sys::set_option(fd, option.level, option.name, value).map_err(|e| {
-            crate::report::note(format_args!("socket option {} of level {}", option.name, option.level));
-            Error::os("cannot set a socket option")(e)
-                .on(on)
-                .remedy("--verbose names it; some need CAP_NET_ADMIN")
+    for_each(o, options, |option, value| set(fd, on, option, value))
+}
+
+/// As [`set_options`], of one [`ckpt_format::fd::socket::option_stage`].
+pub fn set_stage(o: &Maker, fd: Fd, on: On, options: Span, stage: u32) -> Result<()> {
+    for_each(o, options, |option, value| match option.stage == stage {
+        true => set(fd, on, option, value),
+        false => Ok(()),
+    })
+}
+
+fn set(fd: Fd, on: On, option: &SockOpt, value: &[u8]) -> Result<()> {
+    let result = match (option.level, option.name) {
+        (SOL_SOCKET, SO_ATTACH_FILTER) => sys::attach_filter(fd, value),
+        (SOL_SOCKET, SO_SNDBUF | SO_RCVBUF) => set_buffer(fd, option.name, value),
+        (level, name) => sys::set_option(fd, level, name, value),
+    };
+    result.map_err(|e| {
+        match text(option.level, option.name) {
+            Some(name) => say(format_args!("the option is {name}")),
+            None => say(format_args!("the option is {} of level {}", option.name, option.level)),
+        }
+        Error::os("cannot set a socket option")(e).on(on).remedy(match e {
+            Errno::EPERM if option.name == SO_SNDBUF => {
+                "it needs CAP_NET_ADMIN, or a larger net.core.wmem_max"
+            }
+            Errno::EPERM if option.name == SO_RCVBUF => {
+                "it needs CAP_NET_ADMIN, or a larger net.core.rmem_max"
+            }
+            Errno::EPERM | Errno::EACCES => "it needs CAP_NET_ADMIN or CAP_NET_RAW: restore as root",
+            Errno::ENODEV | Errno::EADDRNOTAVAIL => "it names a network interface that is missing here",
+            _ => "",
         })
     })
+}
+
+/// The kernel silently takes less than it is asked for, unless it is forced to.
+fn set_buffer(fd: Fd, name: u32, value: &[u8]) -> crate::sys::Result<()> {
+    const FORCE: u32 = 32 - SO_SNDBUF;
+    sys::set_option(fd, SOL_SOCKET, name, value)?;
+    let wanted = value.first_chunk().map_or(0, |b| i32::from_le_bytes(*b));
+    if sys::option_int(fd, SOL_SOCKET, name)? / 2 >= wanted {
+        return Ok(());
+    }
+    // SO_SNDBUFFORCE 32, SO_RCVBUFFORCE 33.
+    sys::set_option(fd, SOL_SOCKET, name + FORCE, value)
 }
 
 /// Value of an int option among those saved.

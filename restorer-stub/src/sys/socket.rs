@@ -78,6 +78,24 @@ pub fn set_option_int(fd: Fd, level: u32, name: u32, value: i32) -> Result<()> {
     set_option(fd, level, name, &value.to_le_bytes())
 }
 
+/// SO_ATTACH_FILTER of `struct sock_filter`s, 8 bytes each.
+pub fn attach_filter(fd: Fd, program: &[u8]) -> Result<()> {
+    /// `struct sock_fprog`.
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        filter: *const u8,
+    }
+    const SO_ATTACH_FILTER: u32 = 26;
+    let len = u16::try_from(program.len() / 8).map_err(|_| super::Errno::EINVAL)?;
+    let program = Program { len, filter: program.as_ptr() };
+    // SAFETY: both are only read, and the program has the length that it says.
+    unsafe {
+        sys!(__NR_setsockopt, fd.0, SOL_SOCKET, SO_ATTACH_FILTER, &raw const program, size_of::<Program>())
+    }
+    .map(drop)
+}
+
 pub fn option_int(fd: Fd, level: u32, name: u32) -> Result<i32> {
     let mut value = 0i32;
     let mut len = size_of::<i32>() as u32;

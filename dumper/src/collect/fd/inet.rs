@@ -23,10 +23,6 @@ pub struct InetFacts {
     /// Who has the other end, when that is outside.
     pub outside: Vec<Outside>,
     pub options: Vec<OptionFacts>,
-    /// SO_ATTACH_FILTER.
-    pub has_filter: bool,
-    /// A multicast membership that cannot be had again.
-    pub multicast_problem: Option<String>,
     /// Something waits to be read.
     pub queued: bool,
 }
@@ -51,8 +47,9 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let tcp = if kind == libc::SOCK_STREAM { Some(tcp::collect(cx, probe, fd, ends)?) } else { None };
     let queued = kind == libc::SOCK_DGRAM && sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN != 0;
     let mut options = socket::options(&mut cx.defaults, fd, (family, kind, protocol))?;
-    let joined = if tcp.is_none() { multicast::memberships(probe.pid, fd, family) } else { Ok(Vec::new()) };
-    let multicast_problem = joined.map(|groups| options.extend(groups)).err();
+    if tcp.is_none() {
+        options.extend(multicast::memberships(probe.pid, fd, family));
+    }
     Ok(Detail::Inet(InetFacts {
         family,
         kind,
@@ -62,8 +59,6 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         tcp,
         outside: Vec::new(),
         options,
-        has_filter: sys::socket::has_filter(fd),
-        multicast_problem,
         queued,
     }))
 }

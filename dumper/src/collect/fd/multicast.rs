@@ -8,6 +8,10 @@ use std::os::fd::BorrowedFd;
 
 /// include/uapi/linux/in.h: the same numbers for IPv4 and IPv6.
 const MCAST_JOIN_GROUP: i32 = 42;
+const MCAST_MSFILTER: i32 = 48;
+/// `gf_fmode` and `gf_numsrc` of `struct group_filter`: MCAST_EXCLUDE (0) of no source is what joining gives.
+const MODE: usize = 136;
+const FROM_ALL: [u8; 8] = [0; 8];
 /// Offset and size of `struct sockaddr_storage` in `struct group_req` and `struct group_filter`.
 const ADDRESS: usize = 8;
 const STORAGE: usize = 128;
@@ -30,8 +34,9 @@ impl Group {
     }
 }
 
-/// Memberships as options that join again; `Err` names one that filters sources.
-pub fn memberships(pid: i32, fd: BorrowedFd<'_>, family: i32) -> Result<Vec<OptionFacts>, String> {
+/// Memberships as options that join again, and choose the sources.
+#[must_use]
+pub fn memberships(pid: i32, fd: BorrowedFd<'_>, family: i32) -> Vec<OptionFacts> {
     let read = |name| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
     let mut found = Vec::new();
     let levels = [(libc::SOL_IP, groups_v4(&read("igmp"))), (libc::SOL_IPV6, groups_v6(&read("igmp6")))];
@@ -40,14 +45,13 @@ pub fn memberships(pid: i32, fd: BorrowedFd<'_>, family: i32) -> Result<Vec<Opti
             continue;
         }
         for group in groups {
-            match sys::socket::group_filter(fd, level, &group.request()) {
-                None => {}
-                Some(0) => found.push(OptionFacts { level, name: MCAST_JOIN_GROUP, value: group.request() }),
-                Some(_) => return Err("it receives a multicast group from chosen sources only".to_owned()),
-            }
+            let Some(filter) = sys::socket::group_filter(fd, level, &group.request()) else { continue };
+            found.push(OptionFacts { level, name: MCAST_JOIN_GROUP, value: group.request() });
+            let all = filter.get(MODE..) == Some(&FROM_ALL[..]);
+            found.extend((!all).then_some(OptionFacts { level, name: MCAST_MSFILTER, value: filter }));
         }
     }
-    Ok(found)
+    found
 }
 
 /// `2  eth0  :  2  V3` followed by lines `\t\t\t\tFB0000E0  1 0:00000000  0`.
@@ -108,12 +112,12 @@ mod tests {
     fn a_membership_is_found() {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let pid = std::process::id() as i32;
-        assert_eq!(memberships(pid, socket.as_fd(), libc::AF_INET), Ok(vec![]));
+        assert_eq!(memberships(pid, socket.as_fd(), libc::AF_INET), vec![]);
         if socket.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &Ipv4Addr::LOCALHOST).is_err() {
             eprintln!("SKIP: no multicast on the loopback");
             return;
         }
-        let found = memberships(pid, socket.as_fd(), libc::AF_INET).unwrap();
+        let found = memberships(pid, socket.as_fd(), libc::AF_INET);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].value[12..16], [239, 1, 2, 3]);
     }

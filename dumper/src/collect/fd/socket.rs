@@ -2,7 +2,8 @@
 
 use super::{Context, Detail, Probe};
 use crate::sys;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use ckpt_format::fd::options::*;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -14,115 +15,103 @@ pub struct OptionFacts {
     pub value: Vec<u8>,
 }
 
-/// Values in the order of [`OPTIONS`]; `None` where the socket has no such option.
+/// Values in the order of [`TABLE`]; `None` where the socket has no such option.
 type Values = Vec<Option<Vec<u8>>>;
 
 /// Values of new sockets, by family, type, protocol.
 #[derive(Default)]
 pub struct Defaults(HashMap<(i32, i32, i32), Values>);
 
-/// SOL_SOCKET: buffer sizes are doubled by the kernel when set, and grow by themselves when not.
-const SNDBUF: (i32, i32) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
-const RCVBUF: (i32, i32) = (libc::SOL_SOCKET, libc::SO_RCVBUF);
-/// Which of the two the program has set (include/uapi/linux/socket.h: SOCK_SNDBUF_LOCK 1,
-/// SOCK_RCVBUF_LOCK 2); Linux 5.14.
-const SO_BUF_LOCK: i32 = 72;
-
-/// Options that setsockopt(2) can set to what getsockopt(2) says. Not here: what describes the
-/// moment (SO_ERROR, TCP_INFO, TCP_QUICKACK) or cannot be read (multicast memberships).
-const OPTIONS: &[(i32, &[i32])] = &[
-    // DEBUG REUSEADDR DONTROUTE BROADCAST SNDBUF RCVBUF KEEPALIVE OOBINLINE NO_CHECK PRIORITY LINGER
-    // REUSEPORT PASSCRED RCVLOWAT RCVTIMEO SNDTIMEO BINDTODEVICE TIMESTAMP PASSSEC TIMESTAMPNS MARK
-    // TIMESTAMPING RXQ_OVFL PEEK_OFF SELECT_ERR_QUEUE BUSY_POLL ZEROCOPY PASSPIDFD
-    (
-        libc::SOL_SOCKET,
-        &[
-            1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 21, 25, 29, 34, 35, 36, 37, 40, 42, 45, 46,
-            60, 76,
-        ],
-    ),
-    // TOS TTL PKTINFO MTU_DISCOVER RECVERR RECVTTL RECVTOS FREEBIND TRANSPARENT RECVORIGDSTADDR
-    // MINTTL BIND_ADDRESS_NO_PORT MULTICAST_IF MULTICAST_TTL MULTICAST_LOOP MULTICAST_ALL
-    (libc::SOL_IP, &[1, 2, 8, 10, 11, 12, 13, 15, 19, 20, 21, 24, 32, 33, 34, 49]),
-    // UNICAST_HOPS MULTICAST_IF MULTICAST_HOPS MULTICAST_LOOP MTU_DISCOVER RECVERR V6ONLY
-    // MULTICAST_ALL RECVPKTINFO RECVHOPLIMIT DONTFRAG RECVTCLASS TCLASS AUTOFLOWLABEL MINHOPCOUNT
-    // RECVORIGDSTADDR TRANSPARENT FREEBIND
-    (libc::SOL_IPV6, &[16, 17, 18, 19, 23, 25, 26, 29, 49, 51, 62, 66, 67, 70, 73, 74, 75, 78]),
-    // NODELAY CORK KEEPIDLE KEEPINTVL KEEPCNT SYNCNT LINGER2 DEFER_ACCEPT CONGESTION USER_TIMEOUT
-    // FASTOPEN NOTSENT_LOWAT SAVE_SYN FASTOPEN_CONNECT INQ
-    (libc::SOL_TCP, &[1, 3, 4, 5, 6, 7, 8, 9, 13, 18, 23, 25, 27, 30, 36]),
-    // NO_CHECK6_TX NO_CHECK6_RX SEGMENT GRO
-    (libc::SOL_UDP, &[101, 102, 103, 104]),
-];
-
-/// MULTICAST_IF, _TTL or _HOPS, _LOOP, _ALL: a TCP connection has values there, too, from its first
-/// packet, but setsockopt(2) refuses them.
-const MULTICAST: &[(i32, &[i32])] = &[(libc::SOL_IP, &[32, 33, 34, 49]), (libc::SOL_IPV6, &[17, 18, 19, 29])];
-
-/// Whether an option means something for a family and type.
-fn applies((level, name): (i32, i32), family: i32, kind: i32) -> bool {
-    let multicast = MULTICAST.iter().any(|(l, names)| *l == level && names.contains(&name));
-    if multicast && kind == libc::SOCK_STREAM {
+/// Whether an option means something for a family, type and protocol.
+fn applies(known: &Known, (family, kind, protocol): (i32, i32, i32)) -> bool {
+    let inet = family == libc::AF_INET || family == libc::AF_INET6;
+    let stream = kind == libc::SOCK_STREAM;
+    if known.of == Of::NotStream && stream {
         return false;
     }
-    match level {
-        libc::SOL_SOCKET => true,
-        libc::SOL_IP => family == libc::AF_INET || family == libc::AF_INET6,
-        libc::SOL_IPV6 => family == libc::AF_INET6,
-        libc::SOL_TCP => family != libc::AF_UNIX && kind == libc::SOCK_STREAM,
-        _ => family != libc::AF_UNIX && kind == libc::SOCK_DGRAM,
+    match known.level {
+        SOL_SOCKET => true,
+        SOL_IP => inet,
+        SOL_IPV6 => family == libc::AF_INET6,
+        SOL_TCP => inet && stream,
+        SOL_UDP => inet && kind == libc::SOCK_DGRAM && [libc::IPPROTO_UDP, UDPLITE].contains(&protocol),
+        SOL_UDPLITE => inet && kind == libc::SOCK_DGRAM && protocol == UDPLITE,
+        SOL_RAW => family == libc::AF_INET && protocol == libc::IPPROTO_ICMP,
+        SOL_ICMPV6 => family == libc::AF_INET6 && protocol == libc::IPPROTO_ICMPV6,
+        SOL_PACKET => family == libc::AF_PACKET,
+        SOL_NETLINK => family == libc::AF_NETLINK,
+        _ => false,
     }
 }
 
+const UDPLITE: i32 = 136;
+
 impl Defaults {
-    fn of(&mut self, family: i32, kind: i32, protocol: i32) -> Result<&[Option<Vec<u8>>]> {
+    fn of(&mut self, of: (i32, i32, i32)) -> Result<&[Option<Vec<u8>>]> {
         use std::collections::hash_map::Entry;
-        Ok(match self.0.entry((family, kind, protocol)) {
+        Ok(match self.0.entry(of) {
             Entry::Occupied(e) => e.into_mut(),
             Entry::Vacant(e) => {
-                let fresh = sys::socket::socket(family, kind, protocol)?;
-                e.insert(values(fresh.as_fd(), family, kind))
+                let fresh = sys::socket::socket(of.0, of.1, of.2)
+                    .context("a new socket of this kind, to compare its options with")?;
+                e.insert(values(fresh.as_fd(), of))
             }
         })
     }
 }
 
-fn values(fd: BorrowedFd<'_>, family: i32, kind: i32) -> Values {
-    names()
-        .map(|(level, name)| {
-            let asked = applies((level, name), family, kind);
-            asked.then(|| sys::socket::option(fd, level, name).ok()).flatten()
+fn values(fd: BorrowedFd<'_>, of: (i32, i32, i32)) -> Values {
+    TABLE
+        .iter()
+        .map(|k| {
+            let asked = applies(k, of);
+            asked.then(|| sys::socket::option(fd, k.level as i32, k.name as i32).ok()).flatten()
         })
         .collect()
 }
 
-fn names() -> impl Iterator<Item = (i32, i32)> {
-    OPTIONS.iter().flat_map(|(level, names)| names.iter().map(|n| (*level, *n)))
-}
-
-/// Options of a socket that differ from those of a new one.
+/// Options of a socket that differ from those of a new one, and its filter: in the order in which they are
+/// to be set.
 ///
 /// # Errors
-/// When no socket of this family can be made to compare with.
-pub fn options(
-    defaults: &mut Defaults,
-    fd: BorrowedFd<'_>,
-    (family, kind, protocol): (i32, i32, i32),
-) -> Result<Vec<OptionFacts>> {
-    let fresh = defaults.of(family, kind, protocol)?;
-    let lock = sys::socket::option_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK).ok();
-    let changed = values(fd, family, kind)
-        .into_iter()
-        .zip(fresh)
-        .zip(names())
-        .filter(|((now, new), option)| match (*option, lock) {
-            (SNDBUF, Some(lock)) => lock & 1 != 0,
-            (RCVBUF, Some(lock)) => lock & 2 != 0,
-            _ => now != *new,
-        })
-        .filter_map(|((now, _), (level, name))| Some(OptionFacts { level, name, value: now? }))
-        .collect();
-    Ok(changed)
+/// When no socket of this family can be made to compare with; a filter that cannot be read.
+pub fn options(defaults: &mut Defaults, fd: BorrowedFd<'_>, of: (i32, i32, i32)) -> Result<Vec<OptionFacts>> {
+    let fresh = defaults.of(of)?;
+    let stream = of.1 == libc::SOCK_STREAM && of.0 != libc::AF_UNIX;
+    // Or was.
+    let over = || sys::fd::poll_now(fd, libc::POLLRDHUP).is_ok_and(|got| got & libc::POLLRDHUP != 0);
+    let connected = stream && (sys::socket::peer_name(fd).is_ok_and(|peer| peer.is_some()) || over());
+    let now = values(fd, of);
+    let lock = TABLE.iter().zip(&now).find(|(k, _)| k.name == SO_BUF_LOCK && k.level == SOL_SOCKET);
+    let lock = lock.and_then(|(_, value)| value.as_ref()?.first().copied());
+    let changed = |k: &Known, differs: bool| match (k.name, lock) {
+        _ if k.of == Of::NotConnected && connected => false,
+        // Those of a TCP connection grow by themselves, unless the program has set them.
+        (SO_SNDBUF, Some(lock)) if k.level == SOL_SOCKET => lock & 1 != 0 || !connected && differs,
+        (SO_RCVBUF, Some(lock)) if k.level == SOL_SOCKET => lock & 2 != 0 || !connected && differs,
+        _ => differs,
+    };
+    let mut wanted: Vec<bool> =
+        TABLE.iter().zip(now.iter().zip(fresh)).map(|(k, (now, new))| changed(k, now != new)).collect();
+    also(&mut wanted, IP_TOS, SOL_IP, SO_PRIORITY);
+    also(&mut wanted, SO_SNDBUF, SOL_SOCKET, SO_BUF_LOCK);
+    also(&mut wanted, SO_RCVBUF, SOL_SOCKET, SO_BUF_LOCK);
+    let mut options = Vec::new();
+    if let Some(value) = sys::socket::filter(fd).context("reading its BPF filter (SO_GET_FILTER)")? {
+        options.push(OptionFacts { level: libc::SOL_SOCKET, name: SO_ATTACH_FILTER as i32, value });
+    }
+    for ((k, value), _) in TABLE.iter().zip(now).zip(wanted).filter(|(_, wanted)| *wanted) {
+        options.extend(value.map(|value| OptionFacts { level: k.level as i32, name: k.name as i32, value }));
+    }
+    Ok(options)
+}
+
+/// What setting one option changes as well must be set, too (`then`, of SOL_SOCKET).
+fn also(wanted: &mut [bool], when: u32, level: u32, then: u32) {
+    let at = |level, name| TABLE.iter().position(|k| (k.level, k.name) == (level, name));
+    if let (Some(when), Some(then)) = (at(level, when), at(SOL_SOCKET, then)) {
+        wanted[then] |= wanted[when];
+    }
 }
 
 /// A family of which nothing can be saved.

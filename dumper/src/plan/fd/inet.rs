@@ -27,14 +27,6 @@ fn ends(facts: &InetFacts) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFacts) -> Option<Object> {
-    if facts.has_filter {
-        let what = format!("{}: the socket has a BPF filter (SO_ATTACH_FILTER)", p.name(d));
-        p.refuse(d, what, "detach it before the dump");
-    }
-    if let Some(problem) = &facts.multicast_problem {
-        let what = format!("{}: {problem}", p.name(d));
-        p.refuse(d, what, "let the program leave the group before the dump");
-    }
     if facts.queued {
         p.note("udp-queue", d, &format!("fd {}: datagrams that had arrived and were not read", d.fd));
     }
@@ -52,7 +44,7 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFa
         peer,
         shutdown: shutdown(p, facts, &tcp),
         backlog: tcp.backlog,
-        options: socket::options(p, &facts.options),
+        options: socket::options(p, d, &facts.options, facts.kind == libc::SOCK_RAW),
         ..InetSocket::default()
     };
     let broken = [socket_state::BROKEN, socket_state::CLOSED].contains(&state);

@@ -1,23 +1,41 @@
 //! What all sockets have: options.
 
 use super::Planner;
+use crate::collect::fd::Description;
 use crate::collect::fd::socket::OptionFacts;
 use ckpt_format::Span;
-use ckpt_format::fd::socket::SockOpt;
+use ckpt_format::fd::options::*;
+use ckpt_format::fd::socket::{SockOpt, option_stage};
 use zerocopy::IntoBytes;
 
-/// Options as the image holds them: each followed by its value, padded to 8 bytes.
-pub fn options(p: &mut Planner<'_>, options: &[OptionFacts]) -> Span {
+/// Options as the image holds them: each followed by its value, padded to 8 bytes. `raw` sockets get
+/// packets from the start: their filter comes when all else is set.
+pub fn options(p: &mut Planner<'_>, d: &Description, options: &[OptionFacts], raw: bool) -> Span {
     let mut bytes = Vec::new();
     for o in options {
+        let (level, name) = (o.level as u32, o.name as u32);
+        if let Some(known) = TABLE.iter().find(|k| (k.level, k.name) == (level, name) && k.of == Of::Nobody) {
+            let what = format!("{}: its socket option {} cannot be set again", p.name(d), known.text);
+            p.refuse(d, what, "let the program unset it, or close the socket, before the dump");
+        }
         let value = value(o);
         let len = value.len() as u32;
-        let record = SockOpt { level: o.level as u32, name: o.name as u32, len, reserved: 0 };
+        let record = SockOpt { level, name, len, stage: stage((level, name), raw) };
         bytes.extend_from_slice(record.as_bytes());
         bytes.extend_from_slice(&value);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
     }
     p.b.blob(&bytes)
+}
+
+fn stage(option: (u32, u32), raw: bool) -> u32 {
+    const ADD_MEMBERSHIP: u32 = 1;
+    match option {
+        (SOL_SOCKET, SO_ATTACH_FILTER | SO_LOCK_FILTER) if raw => option_stage::LAST,
+        (SOL_SOCKET, SO_PEEK_OFF) | (SOL_PACKET, PACKET_FANOUT) => option_stage::LAST,
+        (SOL_PACKET | SOL_NETLINK, ADD_MEMBERSHIP) => option_stage::LAST,
+        _ => option_stage::FIRST,
+    }
 }
 
 /// The value that setsockopt(2) must be given to make getsockopt(2) say what it said.

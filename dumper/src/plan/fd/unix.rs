@@ -160,7 +160,7 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
         order: if let Link::Waiting(_, order) = link { *order } else { 0 },
         // Where the kernel does not tell, the largest that it allows by default (somaxconn).
         backlog: if facts.backlog == 0 && matches!(link, Link::Listening) { 4096 } else { facts.backlog },
-        options: socket::options(p, &facts.options),
+        options: socket::options(p, d, &facts.options, false),
         ino: facts.ino,
         shutdown,
         ..UnixSocket::default()

@@ -6,6 +6,7 @@
 
 pub mod event;
 pub mod mqueue;
+pub mod options;
 pub mod pipe;
 pub mod regular;
 pub mod socket;

@@ -59,13 +59,22 @@ crate::records! {
         pub reserved2: u64,
     }
 
-    /// An option that differs from what a new socket has.
+    /// An option that differs from what a new socket has ([`super::options`]).
     pub struct SockOpt[16] {
         pub level: u32,
         pub name: u32,
         pub len: u32,
-        pub reserved: u32,
+        /// [`option_stage`].
+        pub stage: u32,
     }
+}
+
+/// [`SockOpt::stage`].
+pub mod option_stage {
+    /// Before the socket gets its name.
+    pub const FIRST: u32 = 0;
+    /// When it has its name, its destination and what waits in it.
+    pub const LAST: u32 = 1;
 }
 
 /// [`InetSocket::state`], [`UnixSocket::state`].
