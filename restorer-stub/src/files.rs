@@ -11,10 +11,16 @@ use ckpt_format::{FileIdent, Image, checksum};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use linux_raw_sys::general::*;
 
+/// `struct stat::st_mode`.
+pub const S_IFMT: u32 = 0o170_000;
+pub const S_IFREG: u32 = 0o100_000;
+
 /// One descriptor per recreated file.
 pub struct Files {
     /// Number + 1, by index in the file table; 0 is "not yet". Each process has its own.
     fds: &'static [AtomicI32],
+    /// The same for the description that O_TMPFILE made, where that is not the one above.
+    origins: &'static [AtomicI32],
     /// By the same index: 1 for a file that was missing, and made under its name. Known to all, so that
     /// it can be removed if the restore fails.
     made: &'static [AtomicU32],
@@ -26,6 +32,7 @@ impl Files {
     pub fn new(work: &Work, count: usize) -> Result<Self> {
         Ok(Self {
             fds: work.slice(count)?,
+            origins: work.slice(count)?,
             made: work.shared_slice(count)?,
             buffer: Buffer::new(work, MAX_EXTENT as usize)?,
         })
@@ -136,11 +143,33 @@ pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
     }
     let file = get(ctx, index)?;
     let path = path(ctx, file)?;
-    let fd = if file.flags & file_flags::MEMFD != 0 { memfd(path)? } else { deleted(ctx, file, path)? };
+    let fd = if file.flags & file_flags::MEMFD != 0 {
+        memfd(path)?
+    } else {
+        crate::nameless::make(ctx, index, file, path)?
+    };
     let fd = ctx.raise(fd)?;
-    fill(ctx, file, fd)?;
+    if file.mode & S_IFMT == S_IFREG {
+        fill(ctx, file, fd)?;
+    }
     slot.store(fd.0 + 1, Ordering::Relaxed);
     Ok(fd)
+}
+
+/// The description that O_TMPFILE made, of a file that such a one was open of.
+pub fn origin(ctx: &Ctx, index: u32) -> Result<Fd> {
+    let base = recreated(ctx, index)?;
+    let known = ctx.files.origins.get(index as usize).map_or(0, |slot| slot.load(Ordering::Relaxed));
+    Ok(if known != 0 { Fd(known - 1) } else { base })
+}
+
+/// Keeps it for [`origin`].
+pub fn set_origin(ctx: &Ctx, index: u32, fd: Fd) -> Result<()> {
+    let fd = ctx.raise(fd)?;
+    if let Some(slot) = ctx.files.origins.get(index as usize) {
+        slot.store(fd.0 + 1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Recreates every file that has no name, so that all processes to come share it.
@@ -197,7 +226,14 @@ fn is_unnamed(file: &FileIdent) -> bool {
 
 /// Closes the descriptors of recreated files: what needs them has its own by now.
 pub fn close_recreated(ctx: &Ctx) {
-    for slot in ctx.files.fds {
+    for (file, slot) in ctx.image.files.iter().zip(ctx.files.fds) {
+        let fd = slot.swap(0, Ordering::Relaxed);
+        if fd != 0 {
+            crate::nameless::set_last_mode(file, Fd(fd - 1));
+            fd::close(Fd(fd - 1));
+        }
+    }
+    for slot in ctx.files.origins {
         let fd = slot.swap(0, Ordering::Relaxed);
         if fd != 0 {
             fd::close(Fd(fd - 1));
@@ -205,45 +241,11 @@ pub fn close_recreated(ctx: &Ctx) {
     }
 }
 
-fn memfd(name: &'static [u8]) -> Result<Fd> {
+pub fn memfd(name: &'static [u8]) -> Result<Fd> {
     let name = name.strip_prefix(b"/").unwrap_or(name);
     let name = name.strip_prefix(b"memfd:").unwrap_or(name);
     fd::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)
         .map_err(|e| Error::os("cannot create the memfd")(e).path(name))
-}
-
-/// A file without a name: created under its old name where that is free, else beside it.
-fn deleted(ctx: &Ctx, file: &FileIdent, path: &'static [u8]) -> Result<Fd> {
-    let flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-    let mode = file.mode & 0o7777;
-    let mut name = CPath::new(path).map_err(Error::os("bad path in the image"))?;
-    let mut made = fd::open_at(Fd::CWD, &name, flags, 0o600);
-    if made == Err(Errno::EEXIST) {
-        let mut hex = [0u8; 16];
-        for (i, b) in ctx.image.header.uuid[..8].iter().enumerate() {
-            hex[2 * i] = b"0123456789abcdef"[usize::from(b >> 4)];
-            hex[2 * i + 1] = b"0123456789abcdef"[usize::from(b & 15)];
-        }
-        let pid = Decimal::new(crate::sys::process::getpid() as u64);
-        name = CPath::concat(&[path, b".ckpt-", &hex, b"-", pid.as_bytes()])
-            .map_err(|e| Error::os("cannot recreate the deleted file")(e).path(path))?;
-        made = fd::open_at(Fd::CWD, &name, flags, 0o600);
-    }
-    match made {
-        Ok(fd) => {
-            let _ = fd::unlink(name.as_bytes());
-            let _ = fd::fchmod(fd, mode);
-            let _ = fd::fchown(fd, file.uid, file.gid);
-            Ok(fd)
-        }
-        Err(e) => {
-            note(format_args!(
-                "the deleted file {} is recreated in memory: {e}",
-                crate::report::Printable(path)
-            ));
-            memfd(path)
-        }
-    }
 }
 
 /// Gives a new file its size and contents.

@@ -21,6 +21,7 @@ mod family;
 mod files;
 mod help;
 mod mem;
+mod nameless;
 mod objects;
 mod preflight;
 mod report;

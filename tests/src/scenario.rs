@@ -202,13 +202,35 @@ impl Suite {
     /// when shared).
     pub fn forms(&mut self, victim: &'static str, scenarios: Scenarios) -> &mut Self {
         self.victim(victim, scenarios.clone());
+        self.other_forms(victim, victim, &[], scenarios)
+    }
+
+    /// The same for a victim that knows several kinds: they are its second argument. Tests are named
+    /// `VICTIM::KIND::SCENARIO`.
+    pub fn forms_of(&mut self, victim: &'static str, kind: &'static str, scenarios: Scenarios) -> &mut Self {
+        let name = format!("{victim}::{kind}");
+        self.victim_named(&name, victim, scenarios.clone().args(&["plain", kind]));
+        self.other_forms(&name, victim, &[kind], scenarios)
+    }
+
+    fn other_forms(
+        &mut self,
+        name: &str,
+        victim: &'static str,
+        more: &[&'static str],
+        scenarios: Scenarios,
+    ) -> &mut Self {
+        if std::env::var_os("CKPT_TEST_PLAIN").is_some() {
+            return self;
+        }
         for form in ["dup", "epoll", "shared"] {
-            let mut s = scenarios.clone().args(&[form]);
+            let args: Vec<&'static str> = [form].iter().chain(more).copied().collect();
+            let mut s = scenarios.clone().args(&args);
             s.tree = form == "shared";
             let pid = s.tree.then_some("ns");
             let who = if scenarios.user { Who::User } else { Who::Me };
             let first = s.variants[0];
-            self.test_as(who, format!("{victim}::{form}"), move |t| s.restore(t, victim, first, pid));
+            self.test_as(who, format!("{name}::{form}"), move |t| s.restore(t, victim, first, pid));
         }
         self
     }

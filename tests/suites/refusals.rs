@@ -46,7 +46,6 @@ fn main() -> std::process::ExitCode {
         ("netlink", "fd 38"),
         ("packet", "fd 36"),
         ("bpf", "fd 37"),
-        ("lease", "fd 39"),
         ("seccomp", "seccomp"),
         ("secret", "memfd_secret"),
         ("cwd", "directory"),

@@ -52,7 +52,8 @@ __attribute__((unused)) static int forms(int argc, char **argv, const struct kin
         struct epoll_event wanted = {EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP, {.u64 = 0x1234567890abcdef}};
         CHECK((epoll = epoll_create1(EPOLL_CLOEXEC)) >= 0);
         if (kind->ready == NOT_POLLABLE) {
-            CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted) == -1 && errno == EPERM);
+            int expected = fcntl(fd, F_GETFL) & O_PATH ? EBADF : EPERM;
+            CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted) == -1 && errno == expected);
         } else {
             CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted) == 0);
             epoll_reports(epoll, kind->ready);

@@ -86,12 +86,6 @@ static void secret_memory(void) {
     close(fd);
 }
 
-static void lease(void) {
-    int fd = open(in_dir("leased"), O_RDONLY | O_CREAT, 0644);
-    CHECK(fcntl(fd, F_SETLEASE, F_RDLCK) == 0);
-    stay_at(fd, 39, "lease");
-}
-
 static void gone_directory(void) {
     CHECK(mkdir(in_dir("gone"), 0755) == 0 && chdir(in_dir("gone")) == 0 && rmdir(in_dir("gone")) == 0);
 }
@@ -148,7 +142,6 @@ static void add(const char *kind) {
     } else if (!strcmp(kind, "netlink")) stay_at(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), 38, "netlink");
     else if (!strcmp(kind, "packet")) stay_at(socket(AF_PACKET, SOCK_RAW, 0), 36, "packet socket");
     else if (!strcmp(kind, "bpf")) bpf_map();
-    else if (!strcmp(kind, "lease")) lease();
     else if (!strcmp(kind, "seccomp")) seccomp_filter();
     else if (!strcmp(kind, "secret")) secret_memory();
     else if (!strcmp(kind, "cwd")) gone_directory();

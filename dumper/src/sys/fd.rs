@@ -123,6 +123,20 @@ pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usize
     }
 }
 
+/// Whether tee(2) would have to wait for a writer to an empty pipe, because there is one.
+///
+/// # Errors
+/// As tee(2).
+pub fn tee_would_wait(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: no pointers.
+    let n = unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), 1, libc::SPLICE_F_NONBLOCK) };
+    match Error::last_os_error() {
+        _ if n >= 0 => Ok(false),
+        e if e.raw_os_error() == Some(libc::EAGAIN) => Ok(true),
+        e => Err(e),
+    }
+}
+
 /// Events of poll(2) that are true now (POLLERR and POLLHUP always included).
 ///
 /// # Errors

@@ -26,13 +26,15 @@ crate::records! {
         pub rdev: u64,
         /// Number of hard links at the dump.
         pub nlink: u32,
-        pub reserved: u32,
+        /// F_GETFL of the description that made it, when `file_flags::TMPFILE`.
+        pub open_flags: u32,
     }
 }
 
 /// Bits of [`FileIdent::flags`].
 pub mod file_flags {
-    /// No name any more at the dump: recreated, filled from `contents`, and unlinked again.
+    /// No name any more at the dump: recreated, filled from `contents`, and unlinked again. Also a directory
+    /// or FIFO.
     pub const DELETED: u32 = 1;
     /// `contents` is valid (possibly an empty range for an empty file). A file with a name (POSIX shared
     /// memory) is made anew where that name is missing.
@@ -50,4 +52,7 @@ pub mod file_flags {
     pub const SEVERAL_MMS: u32 = 64;
     /// A System V shared memory segment; `ino` is its id, a record of the shm note says the rest.
     pub const SYSV_SHM: u32 = 128;
+    /// With DELETED: never had a name (O_TMPFILE), and may be given one. The path is `#` and a number in the
+    /// directory of its file system.
+    pub const TMPFILE: u32 = 256;
 }

@@ -1,4 +1,4 @@
-//! flock(2), POSIX and OFD locks, taken when no descriptor of the files will be closed any more.
+//! flock(2), POSIX and OFD locks and leases, taken when no descriptor of the files will be closed any more.
 
 use super::place::Placer;
 use crate::report::{Error, Result};
@@ -18,10 +18,17 @@ pub fn take(o: &Placer) -> Result<()> {
         let write = lock.mode == F_WRLCK;
         let taken = match lock.kind {
             lock_kind::FLOCK => sys::flock(fd, write),
+            lock_kind::LEASE => sys::set_lease(fd, write),
             kind => sys::lock_range(fd, kind == lock_kind::OFD, write, lock.start, lock.len),
         };
         taken.map_err(|e| {
             let remedy = match e {
+                Errno::EACCES if lock.kind == lock_kind::LEASE => {
+                    "a lease needs a file of one's own, or CAP_LEASE: run the image as the file's owner or as root"
+                }
+                Errno::EAGAIN if lock.kind == lock_kind::LEASE => {
+                    "another process has the file open: end that one first"
+                }
                 Errno::EAGAIN | Errno::EACCES => {
                     "another process holds it (see /proc/locks; perhaps the one that was dumped): end that one first"
                 }

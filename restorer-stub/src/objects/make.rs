@@ -4,6 +4,7 @@ use super::*;
 use crate::files;
 use crate::sys::{Errno, process};
 use ckpt_format::ObjectKind;
+use ckpt_format::fd::object_flags;
 use core::cell::RefCell;
 
 /// How an object is made: `None` when it is not its turn yet ([`LATER`] makes it).
@@ -27,8 +28,11 @@ const KINDS: &[(ObjectKind, Create)] = &[
 ];
 
 /// What is made when all the others are there.
-const LATER: &[(ObjectKind, Create)] =
-    &[(ObjectKind::UnixSocket, unix::accepted), (ObjectKind::InetSocket, inet::later)];
+const LATER: &[(ObjectKind, Create)] = &[
+    (ObjectKind::UnixSocket, unix::accepted),
+    (ObjectKind::InetSocket, inet::later),
+    (ObjectKind::PipeEnd, pipe::later),
+];
 
 /// The work on all objects.
 pub struct Maker {
@@ -213,7 +217,8 @@ impl Maker {
     fn count_ends(&self) -> Result<()> {
         let mut ends = self.ends.borrow_mut();
         for (index, object) in self.ctx.image.objects.iter().enumerate() {
-            let end = object.kind == ObjectKind::PipeEnd as u32;
+            let later = object.flags & object_flags::NO_WRITER_YET != 0;
+            let end = object.kind == ObjectKind::PipeEnd as u32 && !later;
             if end && self.is_wanted(index as u32) && self.given(index as u32).is_none() {
                 let pipe = ends.get_mut(object.inner as usize);
                 *pipe.ok_or(Error::new("the image is damaged: an end without a pipe"))? += 1;

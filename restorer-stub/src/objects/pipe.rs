@@ -5,6 +5,7 @@ use super::messages;
 use crate::files;
 use crate::report::{Error, Result, note};
 use crate::sys::{Errno, Fd, fd, object as sys};
+use ckpt_format::fd::object_flags;
 use ckpt_format::fd::pipe::{Pipe, pipe_flags};
 use ckpt_format::{NONE, Object};
 use linux_raw_sys::general::*;
@@ -19,6 +20,10 @@ const WRITE: usize = 1;
 /// One end. The first one that is met makes the pipe with its contents, the last one closes the
 /// descriptors that are left over (an end that nobody has).
 pub fn end(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+    if object.flags & object_flags::NO_WRITER_YET != 0 {
+        // When nobody has it open for writing, not even we: `later`.
+        return Ok(None);
+    }
     let pipe = object.inner;
     let record: &Pipe = o.ctx.image.payload(o.object(pipe)?.payload)?;
     let on = o.on(index);
@@ -46,6 +51,16 @@ pub fn end(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>>
     let fd = fd.map_err(|e| Error::os("cannot open the pipe")(e).on(on))?;
     finish_end(o, pipe);
     Ok(Some(fd))
+}
+
+/// The reading end of a FIFO that nobody has written to.
+pub fn later(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
+    if object.flags & object_flags::NO_WRITER_YET == 0 {
+        return Ok(None);
+    }
+    let record: &Pipe = o.ctx.image.payload(o.object(object.inner)?.payload)?;
+    let fd = fifo(o, record, O_RDONLY | O_NONBLOCK).map_err(|e| e.on(o.on(index)))?;
+    o.raise(fd).map(Some)
 }
 
 /// Whether an earlier object took the end of this kind that pipe(2) made.
@@ -79,7 +94,7 @@ fn create(o: &Maker, pipe: u32, record: &Pipe) -> Result<()> {
         let (r, w) = sys::pipe(O_NONBLOCK | direct).map_err(Error::os("cannot make a pipe"))?;
         (o.raise(r)?, o.raise(w)?)
     } else {
-        let fd = o.raise(fifo(o, record)?)?;
+        let fd = o.raise(fifo(o, record, O_RDWR | O_NONBLOCK)?)?;
         (fd, fd)
     };
     o.keep(pipe, READ, Some(r));
@@ -100,11 +115,15 @@ fn create(o: &Maker, pipe: u32, record: &Pipe) -> Result<()> {
     Ok(())
 }
 
-/// A FIFO with a name. Opened for both, which never waits for another process.
-fn fifo(o: &Maker, record: &Pipe) -> Result<Fd> {
+/// A FIFO with a name, or one that had a name; `flags` do not wait for another process.
+fn fifo(o: &Maker, record: &Pipe, flags: u32) -> Result<Fd> {
     let file = files::get(o.ctx, record.file)?;
     let path = files::path(o.ctx, file)?;
-    let fd = fd::open(path, O_RDWR | O_NONBLOCK | O_NOCTTY, 0).map_err(|e| {
+    if files::is_recreated(file) {
+        return files::reopen(files::recreated(o.ctx, record.file)?, flags)
+            .map_err(|e| Error::os("cannot open the deleted FIFO")(e).path(path));
+    }
+    let fd = fd::open(path, flags | O_NOCTTY, 0).map_err(|e| {
         Error::os("cannot open the FIFO")(e)
             .path(path)
             .remedy("make it (mkfifo), or give another file with --fd NUMBER=PATH")

@@ -26,8 +26,12 @@ pub fn place(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
         fd::close_range(0, ctx.high_fd().saturating_sub(1)).map_err(Error::os("cannot close descriptors"))?;
     }
     for entry in o.fds {
-        let missing = Error::new("the image is damaged: an object that was not made").fd(entry.fd);
-        let made = ctx.objects.made(entry.object).ok_or(missing)?;
+        let Some(made) = ctx.objects.made(entry.object) else {
+            if regular::is_late(ctx, entry.object)? {
+                continue;
+            }
+            return Err(Error::new("the image is damaged: an object that was not made").fd(entry.fd));
+        };
         fd::dup_to(made, entry.fd, entry.cloexec != 0)
             .map_err(|e| Error::os("cannot place the descriptor")(e).on(o.on(entry.fd)))?;
     }
@@ -49,6 +53,7 @@ pub fn finish(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     let o = Placer::new(ctx, task)?;
     o.each_first(ObjectKind::Memfd, regular::seal)?;
     files::close_recreated(ctx);
+    regular::open_late(&o)?;
     o.each_first(ObjectKind::TimerFd, event::arm)?;
     for (index, object) in ctx.image.objects.iter().enumerate() {
         let index = index as u32;
@@ -77,6 +82,11 @@ impl Placer {
     /// Lowest number of an object in this table.
     pub fn placed(&self, object: u32) -> Option<Fd> {
         self.lowest.get(object as usize).filter(|n| **n > 0).map(|n| Fd(*n - 1))
+    }
+
+    /// Whether this process is the first that has it.
+    pub fn is_first(&self, object: u32) -> bool {
+        self.ctx.objects.is_first(object, self.task)
     }
 
     /// A descriptor in words.

@@ -2,21 +2,17 @@
 
 use super::make::Maker;
 use super::place::Placer;
-use crate::files;
+use crate::ctx::Ctx;
+use crate::files::{self, S_IFMT, S_IFREG};
+use crate::nameless::TMPFILE;
 use crate::report::{Error, Result};
-use crate::sys::{Errno, Fd, fd};
-use ckpt_format::fd::regular::OpenFile;
-use ckpt_format::{FileIdent, Image, Object};
+use crate::sys::{CPath, Decimal, Errno, Fd, fd, process};
+use ckpt_format::fd::regular::{OpenFile, open_file_flags};
+use ckpt_format::{FileIdent, Image, Object, ObjectKind};
 use linux_raw_sys::general::*;
 
 /// Flags of open(2) that concern the opening, not what is open; O_ASYNC waits for its owner.
 const NOT_AGAIN: u32 = O_CREAT | O_EXCL | O_TRUNC | FASYNC;
-/// `__O_TMPFILE`, which comes with O_DIRECTORY.
-const TMPFILE: u32 = 0o20_000_000;
-
-/// `struct stat::st_mode`.
-const S_IFMT: u32 = 0o170_000;
-const S_IFREG: u32 = 0o100_000;
 
 pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let ctx = o.ctx;
@@ -24,12 +20,17 @@ pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>
     let file = files::get(ctx, saved.file)?;
     let path = files::path(ctx, file)?;
     let on = o.ctx.objects.on_path(o.ctx, index, path);
-    let mut flags = object.open_flags & !NOT_AGAIN | O_NOCTTY;
-    if flags & TMPFILE != 0 {
-        flags &= !(TMPFILE | O_DIRECTORY);
+    if saved.flags & open_file_flags::OPEN_LATE != 0 {
+        // By the process that has it: `open_late`.
+        return Ok(None);
     }
+    let flags = object.open_flags & !NOT_AGAIN | O_NOCTTY;
     let fd = if files::is_recreated(file) {
         recreated(o, saved, flags)?
+    } else if saved.flags & open_file_flags::OF_PROCESS != 0 {
+        let root = process::getpid();
+        fd::open_at(Fd::CWD, &of_process(ctx, path, root)?, flags, 0)
+            .map_err(|e| Error::os("cannot open")(e).on(on))?
     } else {
         by_path(o, path, flags, object.open_flags, file)
             .or_else(|e| callers_own(o, index, file).ok_or(e))
@@ -37,17 +38,99 @@ pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>
     };
     let fd = o.raise(fd)?;
     check(o, saved, file, fd).map_err(|e| e.on(on))?;
-    if object.offset != 0 && flags & O_PATH == 0 {
-        match fd::lseek(fd, object.offset, SEEK_SET) {
-            // A device without positions.
-            Ok(_) | Err(Errno::ESPIPE) => {}
-            Err(e) => return Err(Error::os("cannot set the offset of")(e).on(on)),
-        }
-    }
+    position(object, saved, flags, fd).map_err(|e| e.on(on))?;
     Ok(Some(fd))
 }
 
+/// The offset, and whether changes have been seen.
+fn position(object: &Object, saved: &OpenFile, flags: u32, fd: Fd) -> Result<()> {
+    if flags & O_PATH != 0 || saved.flags & open_file_flags::SEEK_LATE != 0 {
+        return Ok(());
+    }
+    if object.offset == 0 && saved.flags & open_file_flags::SEEN != 0 {
+        // A position is found by reading; see kernfs_seq_start() in fs/kernfs/file.c.
+        let _ = fd::pread(fd, &mut [0], 0);
+    }
+    if object.offset != 0 {
+        match fd::lseek(fd, object.offset, SEEK_SET) {
+            // A device without positions.
+            Ok(_) | Err(Errno::ESPIPE) => {}
+            Err(e) => return Err(Error::os("cannot set the offset of")(e)),
+        }
+    }
+    Ok(())
+}
+
+/// `/proc/PID/...` with the id that the process has now, and the thread's in `task/TID`.
+fn of_process(ctx: &Ctx, path: &'static [u8], pid: i32) -> Result<CPath> {
+    const TASK: &[u8] = b"/task/";
+    let bad = || Error::new("the image is damaged: not a file of a process:").path(path);
+    let digits = |s: &'static [u8]| s.iter().take_while(|b| b.is_ascii_digit()).count();
+    let number = |s: &[u8]| s.iter().fold(0i32, |n, b| n.wrapping_mul(10).wrapping_add(i32::from(b - b'0')));
+    let rest = path.strip_prefix(b"/proc/").ok_or_else(bad)?;
+    let rest = &rest[digits(rest)..];
+    let pid = Decimal::new(pid as u64);
+    let thread = rest.strip_prefix(TASK).filter(|r| digits(r) > 0);
+    match thread {
+        None => CPath::concat(&[b"/proc/", pid.as_bytes(), rest]),
+        Some(thread) => {
+            let (tid, rest) = thread.split_at(digits(thread));
+            let tid = Decimal::new(ctx.map_id(number(tid)) as u64);
+            CPath::concat(&[b"/proc/", pid.as_bytes(), TASK, tid.as_bytes(), rest])
+        }
+    }
+    .map_err(Error::os("bad path in the image"))
+}
+
+/// Whether [`open_late`] opens it.
+pub fn is_late(ctx: &Ctx, index: u32) -> Result<bool> {
+    let object: &Object = Image::get(ctx.image.objects, index, "object")?;
+    if object.kind != ObjectKind::File as u32 {
+        return Ok(false);
+    }
+    let saved: &OpenFile = ctx.image.payload(object.payload)?;
+    Ok(saved.flags & open_file_flags::OPEN_LATE != 0)
+}
+
+/// Files of processes that were not there when everything else was opened, and positions in those that say
+/// something else by now.
+pub fn open_late(o: &Placer) -> Result<()> {
+    for (index, object) in o.ctx.image.objects.iter().enumerate() {
+        let index = index as u32;
+        if object.kind != ObjectKind::File as u32 || o.given(index).is_some() || !o.is_first(index) {
+            continue;
+        }
+        let saved: &OpenFile = o.ctx.image.payload(object.payload)?;
+        let path = files::path(o.ctx, files::get(o.ctx, saved.file)?)?;
+        let on = o.ctx.objects.on_path(o.ctx, index, path);
+        let flags = object.open_flags & !NOT_AGAIN | O_NOCTTY;
+        if saved.flags & open_file_flags::OPEN_LATE != 0 {
+            let path = of_process(o.ctx, path, o.ctx.map_id(saved.pid))?;
+            let fd = fd::open_at(Fd::CWD, &path, flags, 0).map_err(|e| Error::os("cannot open")(e).on(on))?;
+            let fd = o.ctx.raise(fd)?;
+            for entry in o.fds.iter().filter(|e| e.object == index) {
+                fd::dup_to(fd, entry.fd, entry.cloexec != 0)
+                    .map_err(|e| Error::os("cannot place the descriptor")(e).on(on))?;
+            }
+            fd::close(fd);
+        }
+        if let Some(fd) = o.placed(index).filter(|_| saved.flags & open_file_flags::SEEK_LATE != 0) {
+            fd::lseek(fd, object.offset, SEEK_SET)
+                .map_err(|e| Error::os("cannot set the offset of")(e).on(on))?;
+        }
+    }
+    Ok(())
+}
+
 fn recreated(o: &Maker, saved: &OpenFile, flags: u32) -> Result<Fd> {
+    if flags & TMPFILE != 0 {
+        let origin = files::origin(o.ctx, saved.file)?;
+        let same = fd::fcntl(origin, F_GETFL, 0).is_ok_and(|now| (now as u32 ^ flags) & O_ACCMODE == 0);
+        if same {
+            return fd::dup_above(origin, 0).map_err(Error::os("cannot duplicate the recreated file"));
+        }
+    }
+    let flags = if flags & TMPFILE != 0 { flags & !(TMPFILE | O_DIRECTORY) } else { flags };
     match files::open(o.ctx, saved.file, flags) {
         // Without /proc the one description of ours must do.
         Err(_) if flags & O_ACCMODE == O_RDWR => {
@@ -74,6 +157,9 @@ fn by_path(o: &Maker, path: &'static [u8], flags: u32, saved: u32, file: &FileId
         Err(Errno::EPERM) if flags & O_NOATIME != 0 => {
             fd::open(path, flags & !O_NOATIME, 0).map_err(Error::os("cannot open"))
         }
+        Err(e @ (Errno::EACCES | Errno::EPERM)) => Err(Error::os("cannot open")(e).remedy(
+            "its mode or flags do not allow any more what it was open for: chmod or chattr it, run the image as root, or give another file with --fd NUMBER=PATH",
+        )),
         Err(e) => Err(Error::os("cannot open")(e).remedy("give another file with --fd NUMBER=PATH")),
     }
 }
@@ -102,7 +188,9 @@ fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
     let task = o.ctx.task()?;
     let leader = o.ctx.threads(task)?[0];
     let creds = Image::get(o.ctx.image.creds, leader.creds, "credentials")?;
-    let same = (stat.st_uid, stat.st_gid, stat.st_mode) == (file.uid, file.gid, file.mode);
+    // What is made anew, or belongs to the process, has no rights to lend.
+    let own = files::is_recreated(file) || saved.flags & open_file_flags::OF_PROCESS != 0;
+    let same = own || (stat.st_uid, stat.st_gid, stat.st_mode) == (file.uid, file.gid, file.mode);
     if creds.uid[3] != o.ctx.caller.uids[1] && !same {
         return Err(Error::new("owner or mode is not as at the dump, and the program ran as another user:")
             .remedy("run the image as the program's user, or give the file with --fd NUMBER=PATH"));

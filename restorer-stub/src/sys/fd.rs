@@ -139,6 +139,21 @@ pub fn unlink(path: &[u8]) -> Result<()> {
     unsafe { sys!(__NR_unlinkat, AT_FDCWD, path.as_ptr(), 0) }.map(drop)
 }
 
+pub fn mkdir(path: &CPath, mode: u32) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated and only read.
+    unsafe { sys!(__NR_mkdirat, AT_FDCWD, path.as_ptr(), mode) }.map(drop)
+}
+
+pub fn rmdir(path: &CPath) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated and only read.
+    unsafe { sys!(__NR_unlinkat, AT_FDCWD, path.as_ptr(), AT_REMOVEDIR) }.map(drop)
+}
+
+pub fn mkfifo(path: &CPath, mode: u32) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated and only read.
+    unsafe { sys!(__NR_mknodat, AT_FDCWD, path.as_ptr(), S_IFIFO | mode, 0) }.map(drop)
+}
+
 pub fn fchmod(fd: Fd, mode: u32) -> Result<()> {
     // SAFETY: touches no memory.
     unsafe { sys!(__NR_fchmod, fd.0, mode) }.map(drop)

@@ -60,6 +60,12 @@ pub fn flock(fd: Fd, exclusive: bool) -> Result<()> {
     unsafe { sys!(__NR_flock, fd.0, LOCK_NB | if exclusive { LOCK_EX } else { LOCK_SH }) }.map(drop)
 }
 
+/// F_SETLEASE.
+pub fn set_lease(fd: Fd, write: bool) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_fcntl, fd.0, F_SETLEASE, if write { F_WRLCK } else { F_RDLCK }) }.map(drop)
+}
+
 /// fcntl(2) F_SETLK or F_OFD_SETLK: a range from `start`, `len` 0 for "to the end".
 pub fn lock_range(fd: Fd, ofd: bool, write: bool, start: u64, len: u64) -> Result<()> {
     let lock = flock {

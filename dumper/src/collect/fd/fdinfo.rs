@@ -23,6 +23,8 @@ pub struct LockFacts {
     pub start: u64,
     /// Last byte; `None` for "to the end".
     pub last: Option<u64>,
+    /// A lease that somebody waits for, or that is over.
+    pub breaking: bool,
 }
 
 impl FdInfo {
@@ -84,6 +86,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 fn lock(line: &str) -> Option<LockFacts> {
     let mut words = line.split_whitespace().skip(1);
     let kind = words.next()?;
+    let state = words.next()?;
     let mode = words.find(|w| ["READ", "WRITE", "RW", "NONE", "UNLCK"].contains(w))?;
     let mut range = words.skip(2);
     Some(LockFacts {
@@ -91,6 +94,7 @@ fn lock(line: &str) -> Option<LockFacts> {
         write: mode == "WRITE",
         start: range.next()?.parse().ok()?,
         last: range.next()?.parse().ok(),
+        breaking: state == "BREAKING" || state == "BREAKER",
     })
 }
 
@@ -130,8 +134,10 @@ mod tests {
             lock:\t1: POSIX  ADVISORY  WRITE 4242 08:01:12345 100 199\n\
             lock:\t2: FLOCK  ADVISORY  READ  4242 08:01:12345 0 EOF\n\
             lock:\t3: OFDLCK ADVISORY  WRITE -1 08:01:12345 7 EOF\n\
-            lock:\t4: LEASE  ACTIVE    READ 4242 08:01:12345 0 EOF\n";
-        let locks = FdInfo::parse(text).unwrap().locks;
+            lock:\t4: LEASE  ACTIVE    READ 4242 08:01:12345 0 EOF\n\
+            lock:\t5: LEASE  BREAKING  READ 4242 08:01:12345 0 EOF\n";
+        let mut locks = FdInfo::parse(text).unwrap().locks;
+        assert!(locks.pop().unwrap().breaking && !locks.iter().any(|l| l.breaking));
         let kinds: Vec<_> = locks.iter().map(|l| (l.kind.as_str(), l.write, l.start, l.last)).collect();
         assert_eq!(
             kinds,

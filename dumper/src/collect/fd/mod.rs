@@ -551,6 +551,10 @@ fn ownership(cx: &Context<'_>, probe: &Probe) -> Result<((i32, i32), i32)> {
 fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
     let mode = probe.stat.kind();
     let device = (libc::major(probe.stat.rdev), libc::minor(probe.stat.rdev));
+    let by_path = probe.link.starts_with(b"/") && !probe.link.starts_with(b"/memfd:");
+    if by_path && probe.info.flags as i32 & libc::O_PATH != 0 {
+        return Ok(regular::collect);
+    }
     let family = if mode == libc::S_IFSOCK && probe.link.starts_with(b"socket:") {
         let ours = cx.duplicate(probe)?;
         sys::socket::option_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN)?

@@ -82,7 +82,7 @@ fn wanted(descriptions: &[Description]) -> Vec<Option<Vec<u8>>> {
     let link = |d: &Description| match &d.detail {
         Detail::Pipe(p) => {
             let complete = access.get(&(d.stat.dev, d.stat.ino)) == Some(&(true, true));
-            (!complete && !p.other_end_closed).then(|| d.link.clone())
+            (!complete && !p.other_end_closed && !p.no_writer_yet).then(|| d.link.clone())
         }
         Detail::Unix(u) => match u.peer {
             Peer::Socket(ino) => socket(ino),

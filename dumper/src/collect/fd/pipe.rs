@@ -16,6 +16,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// No process has the opposite end open (of a read end: no writer, of a write end: no reader).
     pub other_end_closed: bool,
+    /// The reading end of a FIFO, not hung up: nobody has ever had it open for writing.
+    pub no_writer_yet: bool,
     /// Who has the opposite end, when that is outside.
     pub outside: Vec<Outside>,
     /// What waits in it; only in a read end's facts.
@@ -45,7 +47,23 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         _ => Some(data(ours.as_fd(), capacity).with_context(|| format!("fd {}: pipe contents", probe.fd))?),
     };
     let named = !probe.link.starts_with(b"pipe:[");
-    Ok(Detail::Pipe(PipeFacts { capacity, named, other_end_closed, outside: Vec::new(), data }))
+    let empty = data.as_ref().is_some_and(|d: &PipeData| d.messages.is_empty());
+    let no_writer_yet =
+        named && mode == libc::O_RDONLY && empty && !other_end_closed && !has_writer(ours.as_fd())?;
+    Ok(Detail::Pipe(PipeFacts {
+        capacity,
+        named,
+        other_end_closed,
+        no_writer_yet,
+        outside: Vec::new(),
+        data,
+    }))
+}
+
+/// Whether anybody has an empty pipe open for writing: tee(2) then says that it would have to wait.
+fn has_writer(from: BorrowedFd<'_>) -> Result<bool> {
+    let (_reader, writer) = sys::fd::pipe()?;
+    Ok(sys::fd::tee_would_wait(from, writer.as_fd())?)
 }
 
 fn data(from: BorrowedFd<'_>, capacity: u32) -> Result<PipeData> {

@@ -18,6 +18,8 @@ pub struct FileFacts {
     pub contents: Option<Contents>,
     /// `f_type` of statfs(2).
     pub fs_type: i64,
+    /// Of a file that tells of changes by poll(2): none is new.
+    pub seen: bool,
 }
 
 /// Whether the path still leads to the file.
@@ -45,18 +47,49 @@ pub struct MemfdFacts {
 
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let stat = &probe.stat;
+    let fs_type = sys::fd::fs_type(&probe.fd_path()).unwrap_or(0);
     if !probe.link.starts_with(b"/") {
-        // Namespaces (`net:[4026531840]`) and other files that no path leads to.
-        return Ok(Detail::Unknown(probe.link_text()));
+        // What no path leads to.
+        let found = own_namespace(probe).map(|path| FileFacts {
+            path,
+            name: NameState::Present,
+            contents: None,
+            fs_type,
+            seen: false,
+        });
+        return Ok(found.map_or_else(|| Detail::Unknown(probe.link_text()), Detail::File));
     }
-    let (path, name) = find_name(probe);
+    let (path, name) = find_name(probe, fs_type);
     let regular = stat.kind() == libc::S_IFREG;
     // Opening a leased file would make its holder give the lease back.
     let leased = probe.info.locks.iter().any(|l| l.kind == "LEASE" || l.kind == "DELEG");
     let stored = matches!(name, NameState::Deleted | NameState::NameLost) && regular && !leased;
     let contents = if stored { Some(content::collect(cx, probe)?) } else { None };
-    let fs_type = sys::fd::fs_type(&probe.fd_path()).unwrap_or(0);
-    Ok(Detail::File(FileFacts { path: path.as_os_str().as_bytes().to_vec(), name, contents, fs_type }))
+    let seen = KERNFS.contains(&fs_type) && regular && is_seen(cx, probe)?;
+    Ok(Detail::File(FileFacts { path: path.as_os_str().as_bytes().to_vec(), name, contents, fs_type, seen }))
+}
+
+/// `f_type` of file systems whose files the kernel writes (linux/magic.h): proc; sysfs, cgroup, cgroup2.
+const PROC: i64 = 0x9fa0;
+const KERNFS: [i64; 3] = [0x6265_6572, 0x27_e0eb, 0x6367_7270];
+
+/// Whether the program knows what is new: it has read the file since it changed (kernfs_generic_poll() in
+/// fs/kernfs/file.c).
+fn is_seen(cx: &Context<'_>, probe: &Probe) -> Result<bool> {
+    let flags = probe.info.flags as i32;
+    if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == libc::O_WRONLY {
+        return Ok(false);
+    }
+    let ours = cx.duplicate(probe)?;
+    Ok(sys::fd::poll_now(ours.as_fd(), libc::POLLPRI)? & libc::POLLPRI == 0)
+}
+
+/// A namespace (`net:[4026531840]`) that the process itself is in: its file below /proc.
+fn own_namespace(probe: &Probe) -> Option<Vec<u8>> {
+    let kind = probe.link_text().split_once(":[").map(|(kind, _)| kind.to_owned())?;
+    let path = format!("/proc/{}/ns/{kind}", probe.pid);
+    let link = std::fs::read_link(&path).ok()?;
+    (link.as_os_str().as_bytes() == probe.link).then(|| path.into_bytes())
 }
 
 /// `f_type` of memory in huge pages (linux/magic.h).
@@ -73,15 +106,21 @@ pub fn memfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 }
 
 /// Path by which the file can be opened again. Another hard link in the same directory will do.
-fn find_name(probe: &Probe) -> (PathBuf, NameState) {
+fn find_name(probe: &Probe, fs_type: i64) -> (PathBuf, NameState) {
     let linked = Path::new(std::ffi::OsStr::from_bytes(&probe.link));
+    // The files of a process are other inodes at each look.
+    if fs_type == PROC
+        && probe.link.get(6).is_some_and(u8::is_ascii_digit)
+        && !probe.link.ends_with(b" (deleted)")
+    {
+        return (linked.to_path_buf(), NameState::Present);
+    }
     let is_it = |path: &Path| same_file(path, &probe.stat);
     if is_it(linked) {
         return (linked.to_path_buf(), NameState::Present);
     }
     let path = path_of(&probe.link).to_path_buf();
     let deleted = path.as_os_str() != linked.as_os_str();
-    // A process's own files below /proc are other inodes at each look.
     let state = match (deleted, probe.stat.nlink) {
         (_, 0) => NameState::Deleted,
         (true, _) if probe.stat.kind() != libc::S_IFREG => NameState::Deleted,
@@ -89,7 +128,6 @@ fn find_name(probe: &Probe) -> (PathBuf, NameState) {
             return other_link(&path, &probe.stat)
                 .map_or((path, NameState::NameLost), |p| (p, NameState::Present));
         }
-        (false, _) if path.starts_with(format!("/proc/{}", probe.pid)) => NameState::Present,
         (false, _) if path.symlink_metadata().is_err() => NameState::NameLost,
         (false, _) => NameState::Replaced,
     };

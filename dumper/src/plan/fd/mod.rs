@@ -231,6 +231,13 @@ impl<'a> Planner<'a> {
             let kind = match lock.kind.as_str() {
                 "FLOCK" => lock_kind::FLOCK,
                 "OFDLCK" => lock_kind::OFD,
+                "LEASE" if !lock.breaking => lock_kind::LEASE,
+                "LEASE" => {
+                    let what =
+                        format!("{}: a file lease that another process waits to be given back", self.name(d));
+                    self.refuse(d, what, "release it before the dump");
+                    continue;
+                }
                 "POSIX" => continue,
                 other => {
                     let what = format!("{}: a file lease or lock of kind {other}", self.name(d));

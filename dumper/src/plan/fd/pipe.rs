@@ -4,6 +4,7 @@ use super::{Planner, Sent, queue, regular};
 use crate::collect::fd::outside::in_words;
 use crate::collect::fd::pipe::{PipeData, PipeFacts};
 use crate::collect::fd::{Description, Detail, FdFacts, path_of};
+use ckpt_format::fd::object_flags;
 use ckpt_format::fd::pipe::{Pipe, pipe_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
 use std::collections::HashMap;
@@ -33,7 +34,8 @@ pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object>
         .collect();
     let has = |mode| ends.iter().any(|(_, e, _)| [mode, libc::O_RDWR].contains(&e.access_mode()));
     let complete = has(libc::O_RDONLY) && has(libc::O_WRONLY);
-    if !complete && !ends.iter().any(|(_, _, facts)| facts.other_end_closed) {
+    let ended = |facts: &PipeFacts| facts.other_end_closed || facts.no_writer_yet;
+    if !complete && !ends.iter().any(|(_, _, facts)| ended(facts)) {
         let stdio: Vec<i32> = ends.iter().flat_map(|(i, ..)| p.stdio_of(*i)).collect();
         if let Some(lowest) = stdio.iter().min() {
             let own = p.stdio_of(index);
@@ -57,7 +59,9 @@ pub fn end(p: &mut Planner<'_>, index: usize, d: &Description) -> Option<Object>
         // Planned already: descriptions are taken in order.
         p.b.tables.objects[p.object_of(first) as usize].inner
     };
-    Some(Object { kind: ObjectKind::PipeEnd as u32, inner, ..Object::default() })
+    let no_writer_yet = matches!(&d.detail, Detail::Pipe(facts) if facts.no_writer_yet);
+    let flags = if no_writer_yet { object_flags::NO_WRITER_YET } else { 0 };
+    Some(Object { kind: ObjectKind::PipeEnd as u32, flags, inner, ..Object::default() })
 }
 
 /// What waits in a pipe whose writer is outside stays outside.
@@ -71,13 +75,24 @@ fn lost_input(p: &mut Planner<'_>, d: &Description, ends: &[(usize, &Description
 
 fn add_pipe(p: &mut Planner<'_>, ends: &[(usize, &Description, &PipeFacts)]) -> u32 {
     let (_, d, facts) = ends[0];
-    let file =
-        if facts.named { regular::named(p, &d.stat, path_of(&d.link).as_os_str().as_bytes()) } else { NONE };
+    let path = path_of(&d.link).as_os_str().as_bytes();
+    let file = match facts.named {
+        true if path.len() < d.link.len() => regular::without_name(p, &d.stat, path),
+        true => regular::named(p, &d.stat, path),
+        false => NONE,
+    };
     let none = PipeData::default();
     let data = ends.iter().find_map(|(_, _, f)| f.data.as_ref()).unwrap_or(&none);
     // In a byte stream all there is comes as one message.
     let direct = ends.iter().any(|(_, e, _)| e.info.flags as i32 & libc::O_DIRECT != 0);
-    let packets = (direct || data.messages.len() > 1) && data.messages.iter().all(|m| m.len() <= PIPE_BUF);
+    let several = data.messages.len() > 1;
+    let fit = data.messages.iter().all(|m| m.len() <= PIPE_BUF);
+    let packets = (direct || several) && fit;
+    let mut writers = ends.iter().filter(|(_, e, _)| e.access_mode() == libc::O_WRONLY);
+    if several && (!fit || writers.any(|(_, e, _)| e.info.flags as i32 & libc::O_DIRECT == 0)) {
+        let what = format!("{}: packets (O_DIRECT) and bytes of an ordinary stream wait in it", p.name(d));
+        p.refuse(d, what, "let the program read them before the dump");
+    }
     let flags = if packets { pipe_flags::PACKETS } else { 0 };
     let payload = p.b.payload(&Pipe { capacity: facts.capacity, file, ino: d.stat.ino, flags, reserved: 0 });
     let queue = queue(p.b, data.messages.iter().map(|m| Sent::plain(m)));

@@ -45,7 +45,14 @@ fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> Facts {
 
 fn pipe(data: Option<&[u8]>, other_end_closed: bool) -> Detail {
     let data = data.map(|d| PipeData { messages: vec![d.to_vec()] });
-    Detail::Pipe(PipeFacts { capacity: 65536, named: false, other_end_closed, outside: Vec::new(), data })
+    Detail::Pipe(PipeFacts {
+        capacity: 65536,
+        named: false,
+        other_end_closed,
+        no_writer_yet: false,
+        outside: Vec::new(),
+        data,
+    })
 }
 
 #[test]

@@ -6,6 +6,10 @@ use crate::collect::fd::tty::TtyFacts;
 use ckpt_format::fd::tty::Tty;
 use ckpt_format::{NONE, Object, ObjectKind};
 
+/// Virtual consoles are 4:0 to 4:63 (Documentation/admin-guide/devices.txt).
+const TTY_MAJOR: u32 = 4;
+const FIRST_SERIAL: u32 = 64;
+
 pub fn terminal(p: &mut Planner<'_>, index: usize, d: &Description, facts: &TtyFacts) -> Option<Object> {
     let mut termios = [0; 48];
     termios[..44].copy_from_slice(&facts.termios.unwrap_or([0; 44]));
@@ -31,6 +35,10 @@ pub fn terminal(p: &mut Planner<'_>, index: usize, d: &Description, facts: &TtyF
     };
     let stdio = p.stdio_of(index);
     if stdio.is_empty() {
+        if major == TTY_MAJOR && minor < FIRST_SERIAL {
+            let what = format!("{}: a virtual console, whose screen and keyboard are not saved", p.name(d));
+            p.refuse(d, what, "close it, or run the program in a terminal (tmux, screen) instead");
+        }
         return Some(terminal);
     }
     let inner = p.add(terminal);

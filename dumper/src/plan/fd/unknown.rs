@@ -30,6 +30,9 @@ pub fn refuse(p: &mut Planner<'_>, d: &Description, what: &str) -> Option<Object
     let (words, remedy) = match named {
         Some((_, words, remedy)) if !words.is_empty() => ((*words).to_owned(), *remedy),
         Some((.., remedy)) => (what.to_owned(), *remedy),
+        None if what.contains(":[") => {
+            ("a namespace that the process is not in".to_owned(), "close it before the dump")
+        }
         None if what.starts_with("a ") => (what.to_owned(), "close it before the dump"),
         None => ("an object of unknown kind".to_owned(), "close it before the dump"),
     };

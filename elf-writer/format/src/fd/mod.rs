@@ -81,6 +81,8 @@ pub mod lock_kind {
     pub const FLOCK: u32 = 1;
     pub const POSIX: u32 = 2;
     pub const OFD: u32 = 3;
+    /// F_SETLEASE.
+    pub const LEASE: u32 = 4;
 }
 
 /// Bits of [`Object::flags`].
@@ -89,6 +91,8 @@ pub mod object_flags {
     pub const INHERITED: u32 = 1;
     /// A terminal that was opened as `/dev/tty`.
     pub const DEV_TTY: u32 = 2;
+    /// The reading end of a FIFO that nobody has ever written to: no hang-up (POLLHUP) until somebody did.
+    pub const NO_WRITER_YET: u32 = 4;
 }
 
 /// [`Object::kind`]. Values are never reused.
