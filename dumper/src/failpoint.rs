@@ -9,7 +9,10 @@
 //! Inside a system call that the target runs for us: `call-regs` (registers are set), `call-mask` (and
 //! all signals blocked), `call-entry`, `call-exit` (at these stops), `call-settled` (back at
 //! PTRACE_EVENT_STOP), `call-unmasked` (its signal mask is its own again). `name#3` is the third time
-//! that the place is passed; there are at least three calls, the first of which maps our memory.
+//! that the place is passed: the first maps our memory, the second unmaps it, and others are made so only in
+//! programs that catch every signal that could be ignored. While it runs many calls at once: `batch-regs`
+//! (registers are set), `batch-mask` (and signals blocked), `batch-ran` (it has told the end),
+//! `batch-settled`, `batch-unmasked` (its signal mask is its own again); at least three times.
 
 use anyhow::{Result, bail};
 use std::sync::OnceLock;

@@ -16,8 +16,7 @@ const PF_EXITING: u64 = 4;
 /// # Errors
 /// [`Failure::NoProcess`] or [`Failure::WrongKind`].
 pub fn check(pid: i32) -> Result<String> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| Failure::NoProcess(pid))?;
-    let stat = proc::stat(&stat).ok_or(Failure::NoProcess(pid))?;
+    let stat = proc::stat_of(&format!("/proc/{pid}")).ok_or(Failure::NoProcess(pid))?;
     let status = proc::read(&format!("/proc/{pid}/status")).map_err(|_| Failure::NoProcess(pid))?;
     let name = stat.comm.clone();
     let wrong = |why: String| anyhow!(Failure::WrongKind { pid, name: name.clone(), why });
@@ -53,11 +52,10 @@ fn ended(stat: &proc::Stat) -> bool {
 /// Whether a process has ended (a zombie has), or is about to: killed, its memory perhaps gone already.
 #[must_use]
 pub fn is_gone(pid: i32) -> bool {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = proc::stat_of(&format!("/proc/{pid}"));
     let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
     let killed = |key| proc::hex_field(&status, key).is_some_and(|set| set & 1 << (libc::SIGKILL - 1) != 0);
-    proc::stat(&stat)
-        .is_none_or(|stat| ended(&stat) || (stat.flags & PF_EXITING != 0 && stat.num_threads <= 1))
+    stat.is_none_or(|stat| ended(&stat) || (stat.flags & PF_EXITING != 0 && stat.num_threads <= 1))
         || killed("SigPnd")
         || killed("ShdPnd")
 }

@@ -211,7 +211,7 @@ pub fn failpoints() -> Vec<String> {
     let names = names.split('`').skip(1).step_by(2).filter(|name| !name.contains('#'));
     // Those inside of calls are passed several times: the first call maps our memory.
     names
-        .flat_map(|name| match name.starts_with("call-") {
+        .flat_map(|name| match name.starts_with("call-") || name.starts_with("batch-") {
             true => vec![name.to_owned(), format!("{name}#3")],
             false => vec![name.to_owned()],
         })

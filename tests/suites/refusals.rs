@@ -245,8 +245,13 @@ fn vanished(t: &T) -> TestResult {
 fn fault(t: &T, name: &str, kill: bool, to_kill: bool) -> TestResult {
     // Where nothing can be run in the target any more, some memory of ours may stay there, which
     // mem_anon would notice.
-    let lenient = kill || name.starts_with("call-");
-    let victim = t.victim(if lenient { "thr_many" } else { "mem_anon" }).start()?;
+    let victim = match name {
+        // Its calls are all made one by one.
+        _ if name.starts_with("call-") => "thr_caught",
+        _ if kill || name.starts_with("batch-") => "thr_many",
+        _ => "mem_anon",
+    };
+    let victim = t.victim(victim).start()?;
     let before = files(t)?;
     let value = if kill { format!("{name}=kill") } else { name.to_owned() };
     let options: &[&str] = if to_kill { &["--kill"] } else { &[] };

@@ -88,7 +88,7 @@ fn stops(parent: &mut Frozen, tasks: &mut [TaskFacts], own: Vec<usize>) -> Resul
 
 fn look_at(pid: i32) -> Result<ZombieFacts> {
     let raw =
-        std::fs::read(format!("/proc/{pid}/stat")).with_context(|| format!("reading /proc/{pid}/stat"))?;
+        proc::bytes(&format!("/proc/{pid}/stat")).with_context(|| format!("reading /proc/{pid}/stat"))?;
     let stat = proc::stat(&raw).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
     let status = proc::read(&format!("/proc/{pid}/status"))?;
     let own = |key, seen| proc::own_id(&status, key).unwrap_or(seen);

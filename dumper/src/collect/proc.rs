@@ -1,6 +1,7 @@
 //! Parsers for files below `/proc`. Pure, but for the first few.
 
 use anyhow::{Context, Result};
+use std::io::Read as _;
 use std::ops::Range;
 
 /// A file as text; names of programs need not be UTF-8.
@@ -8,8 +9,25 @@ use std::ops::Range;
 /// # Errors
 /// Naming the file.
 pub fn read(path: &str) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("reading {path}"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let bytes = bytes(path).with_context(|| format!("reading {path}"))?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// A file that is made while it is read: most come with one call, while std::fs::read(), for which they are
+/// empty, begins with very little.
+///
+/// # Errors
+/// As open(2) and read(2).
+pub fn bytes(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(8192);
+    std::fs::File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// State and ids of a thread or process; `None` when it is gone.
+#[must_use]
+pub fn stat_of(path: &str) -> Option<Stat> {
+    bytes(&format!("{path}/stat")).ok().and_then(|s| stat(&s))
 }
 
 /// Name of a process, for messages.
@@ -29,6 +47,14 @@ pub fn processes() -> impl Iterator<Item = i32> {
 pub fn children(pid: i32, tids: &[i32]) -> Vec<i32> {
     let lists = tids.iter().map(|tid| read(&format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default());
     lists.flat_map(|l| l.split_whitespace().filter_map(|c| c.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// `comm` of a thread from its status file, where that shows it unchanged: line ends and backslashes are
+/// escaped there.
+#[must_use]
+pub fn plain_name(status: &str) -> Option<&str> {
+    let name = status.strip_prefix("Name:\t")?.split('\n').next()?;
+    (!name.contains(['\\', char::REPLACEMENT_CHARACTER])).then_some(name)
 }
 
 /// Value of a `Key:\tvalue` line of `/proc/PID/status`.

@@ -73,6 +73,7 @@ fn maps_to_itself(map: &str, id: u32) -> bool {
 /// Threads that do not share what the threads of a process usually do, with the name of what.
 pub fn apart(pid: i32, tids: &[i32]) -> Vec<(i32, String)> {
     let mut found = Vec::new();
+    let names = ["ipc", "net", "uts"].map(|name| (name, link(&pid.to_string(), name)));
     for &tid in tids.iter().filter(|tid| **tid != pid) {
         let own = [
             (Shared::Descriptors, "a descriptor table of its own (unshare(CLONE_FILES))"),
@@ -81,9 +82,9 @@ pub fn apart(pid: i32, tids: &[i32]) -> Vec<(i32, String)> {
         // Without kcmp(2) nobody can tell.
         let own = own.into_iter().filter(|(what, _)| !process::share(pid, tid, *what).unwrap_or(true));
         found.extend(own.map(|(_, what)| (tid, what.to_owned())));
-        for name in ["ipc", "net", "uts"] {
+        for (name, own) in &names {
             let theirs = fs::read_link(format!("/proc/{pid}/task/{tid}/ns/{name}")).ok();
-            if differ(theirs, link(&pid.to_string(), name)) {
+            if differ(theirs.as_ref(), own.as_ref()) {
                 found.push((tid, format!("a namespace of its own ({name})")));
             }
         }

@@ -95,7 +95,7 @@ pub fn collect(target: &mut Frozen, first: i32, members: &HashSet<i32>) -> Resul
     let pid = target.pid();
     let file = |name: &str| proc::read(&format!("/proc/{pid}/{name}"));
     let raw =
-        std::fs::read(format!("/proc/{pid}/stat")).with_context(|| format!("reading /proc/{pid}/stat"))?;
+        proc::bytes(&format!("/proc/{pid}/stat")).with_context(|| format!("reading /proc/{pid}/stat"))?;
     let stat = proc::stat(&raw).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
     let status = file("status")?;
     let own = |key, seen| proc::own_id(&status, key).unwrap_or(seen);

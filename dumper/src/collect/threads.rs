@@ -89,26 +89,22 @@ pub fn collect(target: &mut Frozen) -> Result<Vec<ThreadFacts>> {
 
 fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
     let pid = target.pid();
-    let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
-    let comm = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).context("reading its name")?;
-    let mut name = [0; 16];
-    let len = comm.strip_suffix(b"\n").map_or(comm.len(), <[u8]>::len).min(15);
-    name[..len].copy_from_slice(&comm[..len]);
-
+    let xstate = target.xstate(tid).context("reading its extended state")?;
+    let status = target.status(tid)?;
     let thread = target.threads().iter().find(|t| t.tid() == tid).context("not stopped by us")?;
     let mut facts = ThreadFacts {
         tid,
-        own_tid: proc::own_id(&status, "NSpid").unwrap_or(tid),
-        name,
+        own_tid: proc::own_id(status, "NSpid").unwrap_or(tid),
+        name: name(pid, tid, status)?,
         regs: thread.portable_regs(),
-        xstate: raw::xstate(tid).context("reading its extended state")?,
+        xstate,
         sigmask: thread.mask(),
         rseq: rseq(tid)?,
         ioprio: sys::thread::ioprio(tid).context("ioprio_get")?,
         affinity: sys::thread::affinity(tid).context("sched_getaffinity")?,
         tls_segment: raw::has_tls_segment(tid),
         io_permissions: raw::has_io_permissions(tid),
-        creds: creds::parse(&status),
+        creds: creds::parse(status),
         pending: signals::queued(tid, false)?,
         ..ThreadFacts::default()
     };
@@ -130,6 +126,17 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
     ask(target, &mut facts)?;
     facts.tid_cache = tid_cache(target, &facts);
     Ok(facts)
+}
+
+fn name(pid: i32, tid: i32, status: &str) -> Result<[u8; 16]> {
+    let comm = match proc::plain_name(status) {
+        Some(name) => name.as_bytes().to_vec(),
+        None => proc::bytes(&format!("/proc/{pid}/task/{tid}/comm")).context("reading its name")?,
+    };
+    let mut name = [0; 16];
+    let len = comm.strip_suffix(b"\n").map_or(comm.len(), <[u8]>::len).min(15);
+    name[..len].copy_from_slice(&comm[..len]);
+    Ok(name)
 }
 
 fn rseq(tid: i32) -> Result<Rseq> {

@@ -154,13 +154,16 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
 /// it asks again: of a thread in execve the first request can get lost (seen on 6.18).
 fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
     const SLICE: Duration = Duration::from_millis(5);
+    const SLICES_PER_LOOK: u32 = 4;
     const SLICES_PER_REQUEST: u32 = 20;
     let deadline = Instant::now() + PATIENCE;
     let tid = tracee.tid();
     for slice in 1.. {
         match tracee.stopped(deadline.min(Instant::now() + SLICE))? {
             Outcome::Busy(busy) if Instant::now() < deadline => {
-                traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
+                if slice % SLICES_PER_LOOK == 0 {
+                    traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
+                }
                 // One that has just stopped must not find another request when it goes on.
                 if slice % SLICES_PER_REQUEST == 0 && state(tid).is_some_and(|s| s != b't') {
                     busy.interrupt();
@@ -175,7 +178,7 @@ fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
 
 /// State letter of a thread.
 fn state(tid: i32) -> Option<u8> {
-    std::fs::read(format!("/proc/{tid}/stat")).ok().and_then(|s| proc::stat(&s)).map(|s| s.state)
+    proc::stat_of(&format!("/proc/{tid}")).map(|s| s.state)
 }
 
 /// Lets threads run for a moment that were stopped where they should not be: inside the vDSO, so that
@@ -274,7 +277,7 @@ fn kernel_worker(pid: i32, tid: i32) -> Option<String> {
     if tid == pid {
         return None;
     }
-    let stat = std::fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok().and_then(|s| proc::stat(&s))?;
+    let stat = proc::stat_of(&format!("/proc/{pid}/task/{tid}"))?;
     let named = stat.comm.starts_with("vhost-") || stat.comm.starts_with("iou-");
     let is_worker = stat.flags & PF_IO_WORKER != 0 || (stat.flags & PF_USER_WORKER != 0 && named);
     is_worker.then_some(stat.comm)
@@ -282,8 +285,7 @@ fn kernel_worker(pid: i32, tid: i32) -> Option<String> {
 
 /// Zombie or dead: PTRACE_SEIZE gives EPERM for these.
 fn is_dead(pid: i32, tid: i32) -> bool {
-    let stat = std::fs::read(format!("/proc/{pid}/task/{tid}/stat"));
-    let stat = stat.ok().and_then(|s| proc::stat(&s));
+    let stat = proc::stat_of(&format!("/proc/{pid}/task/{tid}"));
     stat.is_none_or(|s| matches!(s.state, b'Z' | b'X' | b'x'))
 }
 

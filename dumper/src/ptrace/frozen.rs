@@ -5,19 +5,23 @@ use super::gadget::Gadgets;
 use super::parachute;
 use super::remote::{Call, RemoteMemory, Scratch, Site};
 use super::restart;
-use super::tracee::{Stopped, Tracee};
+use super::tracee::{Stopped, Tracee, quiet_signals};
 use super::{RemoteAddr, raw};
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use crate::sys::process;
 use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 const CODE_LEN: u64 = 4096;
 const DATA_LEN: u64 = 64 << 10;
-const MAP_LEN: u64 = CODE_LEN + parachute::FRAME_LEN + DATA_LEN;
+/// Where the frame is in our mapping, and where memory for arguments is.
+const FRAME_AT: u64 = CODE_LEN + parachute::TABLE_LEN;
+const DATA_AT: u64 = FRAME_AT + parachute::FRAME_LEN;
+const MAP_LEN: u64 = DATA_AT + DATA_LEN;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// A process whose threads are all in a ptrace stop. Dropping it undoes everything (scratch memory,
@@ -37,6 +41,10 @@ pub struct Frozen {
     gadgets: Option<Gadgets>,
     scratch: Option<Mapped>,
     obstacles: Vec<Obstacle>,
+    /// Signals that the process would not notice.
+    quiet: u64,
+    /// `/proc/PID/task/TID/status` as it was when the threads had stopped.
+    statuses: HashMap<i32, String>,
 }
 
 /// Our mapping in the target.
@@ -62,7 +70,7 @@ impl Frozen {
         let memory = RemoteMemory::open(stopped.first().map_or(pid, Tracee::tid))?;
         // The id is that of the process that we trace.
         let pidfd = process::pidfd_open(pid).with_context(|| format!("opening a pidfd of PID {pid}"))?;
-        Ok(Self { pid, threads: stopped, pidfd, memory, gadgets, scratch: None, obstacles })
+        Ok(Self { pid, threads: stopped, pidfd, memory, gadgets, scratch: None, obstacles, quiet: 0, statuses: HashMap::new() })
     }
 
     /// Brings the threads to where they can be saved: at PTRACE_EVENT_STOP, outside rseq critical
@@ -101,6 +109,8 @@ impl Frozen {
                 return Err(Failure::WrongKind { pid, name: proc::name(pid), why }.into());
             }
             let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
+            let set = |key| proc::hex_field(&status, key).unwrap_or(u64::MAX);
+            self.quiet = quiet_signals(set("SigIgn") & !set("SigCgt"), set("SigCgt"));
             if proc::field(&status, "Seccomp").is_some_and(|s| s != "0") {
                 add(
                     format!("thread {tid}: has a seccomp filter"),
@@ -119,6 +129,7 @@ impl Frozen {
                     "programs that run under Wine or similar emulation cannot be saved yet",
                 );
             }
+            self.statuses.insert(tid, status);
         }
         self.obstacles.extend(found);
         Ok(())
@@ -185,8 +196,7 @@ impl Frozen {
 
     /// The id of a thread in its own pid namespace.
     fn own_id(&self, tid: i32) -> Result<i32> {
-        let status = proc::read(&format!("/proc/{}/task/{tid}/status", self.pid))?;
-        Ok(proc::own_id(&status, "NSpid").unwrap_or(tid))
+        Ok(proc::own_id(self.status(tid)?, "NSpid").unwrap_or(tid))
     }
 
     /// Process id (of the thread group).
@@ -205,6 +215,27 @@ impl Frozen {
     #[must_use]
     pub fn threads(&self) -> &[Tracee<Stopped>] {
         &self.threads
+    }
+
+    /// `/proc/PID/task/TID/status`, read when all had stopped.
+    ///
+    /// # Errors
+    /// When there is no such thread.
+    pub fn status(&self, tid: i32) -> Result<&str> {
+        self.statuses.get(&tid).map(String::as_str).with_context(|| format!("thread {tid} was not looked at"))
+    }
+
+    /// Extended state of a thread.
+    ///
+    /// # Errors
+    /// When the target died.
+    pub fn xstate(&mut self, tid: i32) -> Result<Vec<u8>> {
+        Ok(self.thread(tid)?.xstate()?.to_vec())
+    }
+
+    fn thread(&mut self, tid: i32) -> Result<&mut Tracee<Stopped>> {
+        let thread = self.threads.iter_mut().find(|t| t.tid() == tid);
+        thread.with_context(|| format!("thread {tid} is not stopped by us"))
     }
 
     /// For pidfd_getfd(2).
@@ -247,7 +278,11 @@ impl Frozen {
     }
 
     pub(super) fn mapped(&mut self) -> Result<Mapped> {
-        if let Some(mapped) = &self.scratch {
+        if let Some(mapped) = &mut self.scratch {
+            // Who shares the memory need not share the handlers.
+            if let Site::Parachute { quiet, .. } = &mut mapped.site {
+                *quiet = self.quiet;
+            }
             return Ok(mapped.clone());
         }
         if let Some(obstacle) = self.obstacles.first() {
@@ -262,8 +297,8 @@ impl Frozen {
             None => self.map(&bare)?,
         };
         let code = base;
-        let frame = base.offset(CODE_LEN);
-        let site = if executable { Site::Parachute { code, frame } } else { bare };
+        let frame = base.offset(FRAME_AT);
+        let site = if executable { Site::Parachute { code, frame, quiet: self.quiet } } else { bare };
         let mapped = Mapped { base, site, borrowed: false };
         self.scratch = Some(mapped.clone());
         if executable {
@@ -416,7 +451,7 @@ impl Drop for Frozen {
 
 /// The part of our mapping that is for arguments.
 fn data(base: RemoteAddr) -> RemoteAddr {
-    base.offset(CODE_LEN + parachute::FRAME_LEN)
+    base.offset(DATA_AT)
 }
 
 /// Our mapping as a ckpt-dump that was killed left it: used again, and unmapped at last.

@@ -1,7 +1,20 @@
-//! What a thread falls back on if we die while it runs a system call for us.
+//! What a thread falls back on if we die while it runs system calls for us.
 //!
 //! ckpt-dump may be killed at any moment; the kernel then detaches it and the thread goes on with
-//! whatever registers it has. Therefore injected calls run from a page of ours that holds
+//! whatever registers it has. Therefore injected calls run from a page of ours, in one of two ways.
+//! What the thread falls back on is a signal frame in our memory that holds its real registers,
+//! extended state and signal mask, with whose address in `r15` the code ends by `rt_sigreturn`: if we
+//! die it returns to its own work by itself. `rsp` stays the thread's own, where a signal handler of its
+//! may need room. What the frame cannot say: an interrupted call is issued again
+//! ([`restart::reissue`]), a relative sleep starting anew.
+//!
+//! **Many calls at once** ([`LOOP`]): the thread takes calls from a [`table`] and leaves the results there.
+//! At the end it sends itself a signal that it would ignore, and does not block. Tracers are shown even
+//! such signals (kernel/signal.c, sig_ignored()), so that is the one stop for all the calls. If we are dead
+//! by then, the signal is ignored, as ever.
+//!
+//! **One by one**, where a program catches all signals that could be ignored: the thread stops at the
+//! entry to and the exit from each call, and never gets past the first instruction:
 //!
 //! ```text
 //!     syscall                                     ; the injected call
@@ -9,37 +22,98 @@
 //!     rt_sigreturn
 //! ```
 //!
-//! with `rsp` at a signal frame that holds the thread's real registers, extended state and signal
-//! mask. While we live the thread never gets past the first instruction; if we die it returns to
-//! its own work by itself. What the frame cannot say: an interrupted call is issued again
-//! ([`restart::reissue`]), a relative sleep starting anew.
-//!
 //! A thread whose tracer dies during a system call stop sends itself a SIGTRAP
 //! (ptrace_report_syscall() takes the code of the stop for the tracer's answer), which would kill the
 //! program. It is blocked at that moment, like all signals, and removed before the mask comes back.
 //! (With PTRACE_O_TRACESYSGOOD the kernel would send signal 133, out of bounds of its tables, and
 //! leave it in the queue; so that option is not used.)
 
+use super::remote::Call;
 use super::restart;
 use crate::sys::cpuid;
 use ckpt_format::Regs;
 
-/// The code above.
+/// Both codes.
 #[rustfmt::skip]
-pub const CODE: [u8; 64] = [
-    0x0f, 0x05,                                 //  0: syscall
-    0x48, 0x8d, 0x3d, 0x1f, 0, 0, 0,            //  2: lea rdi, [rip + (40 - 9)]
-    0x31, 0xf6,                                 //  9: xor esi, esi
-    0x48, 0x8d, 0x15, 0x1e, 0, 0, 0,            // 11: lea rdx, [rip + (48 - 18)]
-    0x41, 0xba, 8, 0, 0, 0,                     // 18: mov r10d, 8
-    0xb8, 128, 0, 0, 0,                         // 24: mov eax, SYS_rt_sigtimedwait
-    0x0f, 0x05,                                 // 29: syscall
-    0xb8, 15, 0, 0, 0,                          // 31: mov eax, SYS_rt_sigreturn
-    0x0f, 0x05,                                 // 36: syscall
-    0x0f, 0x0b,                                 // 38: ud2
-    0x10, 0, 0, 0, 0, 0, 0, 0,                  // 40: the set {SIGTRAP}
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // 48: the time {0, 0}
+pub const CODE: [u8; 152] = [
+    0x0f, 0x05,                                 //   0: syscall
+    0x48, 0x8d, 0x3d, 0x77, 0, 0, 0,            //   2: lea rdi, [rip + (128 - 9)]
+    0x31, 0xf6,                                 //   9: xor esi, esi
+    0x48, 0x8d, 0x15, 0x76, 0, 0, 0,            //  11: lea rdx, [rip + (136 - 18)]
+    0x41, 0xba, 8, 0, 0, 0,                     //  18: mov r10d, 8
+    0xb8, 128, 0, 0, 0,                         //  24: mov eax, SYS_rt_sigtimedwait
+    0x0f, 0x05,                                 //  29: syscall
+    0x4c, 0x89, 0xfc,                           //  31: mov rsp, r15
+    0xb8, 15, 0, 0, 0,                          //  34: mov eax, SYS_rt_sigreturn
+    0x0f, 0x05,                                 //  39: syscall
+    0x0f, 0x0b,                                 //  41: ud2
+    0x90, 0x90, 0x90, 0x90, 0x90,               //  43: nop
+    0x48, 0x8b, 0x03,                           //  48: mov rax, [rbx]          <- LOOP
+    0x48, 0x85, 0xc0,                           //  51: test rax, rax
+    0x78, 0x24,                                 //  54: js 92
+    0x48, 0x8b, 0x7b, 0x08,                     //  56: mov rdi, [rbx + 8]
+    0x48, 0x8b, 0x73, 0x10,                     //  60: mov rsi, [rbx + 16]
+    0x48, 0x8b, 0x53, 0x18,                     //  64: mov rdx, [rbx + 24]
+    0x4c, 0x8b, 0x53, 0x20,                     //  68: mov r10, [rbx + 32]
+    0x4c, 0x8b, 0x43, 0x28,                     //  72: mov r8, [rbx + 40]
+    0x4c, 0x8b, 0x4b, 0x30,                     //  76: mov r9, [rbx + 48]
+    0x0f, 0x05,                                 //  80: syscall
+    0x48, 0x89, 0x43, 0x38,                     //  82: mov [rbx + 56], rax
+    0x48, 0x83, 0xc3, 0x40,                     //  86: add rbx, 64
+    0xeb, 0xd4,                                 //  90: jmp 48
+    0xb8, 39, 0, 0, 0,                          //  92: mov eax, SYS_getpid
+    0x0f, 0x05,                                 //  97: syscall
+    0x89, 0xc7,                                 //  99: mov edi, eax
+    0xb8, 186, 0, 0, 0,                         // 101: mov eax, SYS_gettid
+    0x0f, 0x05,                                 // 106: syscall
+    0x89, 0xc6,                                 // 108: mov esi, eax
+    0x89, 0xea,                                 // 110: mov edx, ebp
+    0xb8, 234, 0, 0, 0,                         // 112: mov eax, SYS_tgkill
+    0x0f, 0x05,                                 // 117: syscall
+    0xeb, 0xa6,                                 // 119: jmp 31                  <- TOLD
+    0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,   // 121: nop
+    0x10, 0, 0, 0, 0, 0, 0, 0,                  // 128: the set {SIGTRAP}
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // 136: the time {0, 0}
 ];
+
+/// Where the loop over a table begins, and where its thread stops at the end.
+pub const LOOP: u64 = 48;
+pub const TOLD: u64 = 119;
+
+/// Registers with which a thread runs the calls of the table at `table`, and tells by `signal`.
+#[must_use]
+pub fn loop_regs(own: &Regs, code: u64, frame: u64, table: u64, signal: i32) -> Regs {
+    Regs { rip: code + LOOP, rbx: table, rbp: signal as u64, ..one_regs(own, code, frame) }
+}
+
+/// Registers for a single call, but for its number and arguments.
+#[must_use]
+pub fn one_regs(own: &Regs, code: u64, frame: u64) -> Regs {
+    Regs { rip: code, r15: frame + FRAME_SP, orig_rax: u64::MAX, ..*own }
+}
+
+/// Length of an entry of a table: number, six arguments, result.
+pub const ENTRY: usize = 64;
+/// Most entries of a table.
+pub const MOST_CALLS: usize = 60;
+/// Room for a table, which ends where the frame begins.
+pub const TABLE_LEN: u64 = 4096;
+const _: () = assert!((MOST_CALLS + 1) * ENTRY <= TABLE_LEN as usize);
+
+/// The calls as the loop reads them; a number below 0 ends them.
+#[must_use]
+pub fn table(calls: &[Call]) -> Vec<u8> {
+    let entries = calls.iter().flat_map(|c| [c.number as u64].into_iter().chain(c.args).chain([0]));
+    let end = [u64::MAX, 0, 0, 0, 0, 0, 0, 0];
+    entries.chain(end).flat_map(u64::to_le_bytes).collect()
+}
+
+/// What the loop left there.
+#[must_use]
+pub fn results(table: &[u8]) -> Vec<i64> {
+    let of = |entry: &[u8; ENTRY]| i64::from_le_bytes(entry[ENTRY - 8..].try_into().unwrap_or_default());
+    table.as_chunks::<ENTRY>().0.iter().map(of).collect()
+}
 
 /// Room for the frame: ucontext, and an XSAVE area of any size so far.
 pub const FRAME_LEN: u64 = 28 << 10;
@@ -111,6 +185,26 @@ fn fpstate(xstate: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_refers_to_what_is_there() {
+        let relative = |at: usize| i32::from_le_bytes(CODE[at - 4..at].try_into().unwrap());
+        let short = |at: usize| at as i64 + i64::from(CODE[at - 1] as i8);
+        assert_eq!(CODE[(9 + relative(9)) as usize..][..8], 0x10u64.to_le_bytes());
+        assert_eq!(18 + relative(18) + 16, CODE.len() as i32);
+        assert_eq!((short(56), short(92), short(121)), (92, LOOP as i64, 31));
+        assert_eq!(CODE[TOLD as usize - 2..TOLD as usize], [0x0f, 0x05]);
+    }
+
+    #[test]
+    fn tables_end_and_bring_results() {
+        let calls = [Call::new(1, &[2, 3]), Call::new(4, &[5, 6, 7, 8, 9, 10])];
+        let mut bytes = table(&calls);
+        assert_eq!(bytes.len(), 3 * ENTRY);
+        assert_eq!(bytes[2 * ENTRY..][..8], u64::MAX.to_le_bytes());
+        bytes[ENTRY + 56..2 * ENTRY].copy_from_slice(&(-5i64).to_le_bytes());
+        assert_eq!(results(&bytes[..2 * ENTRY]), [0, -5]);
+    }
 
     #[test]
     fn frame_has_the_kernels_layout() {

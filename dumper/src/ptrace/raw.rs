@@ -106,8 +106,16 @@ pub fn xstate(tid: i32) -> io::Result<Vec<u8>> {
 
 /// The `rax` of a stopped thread.
 pub fn rax(tid: i32) -> io::Result<i64> {
+    peek_user(tid, std::mem::offset_of!(Regs, rax))
+}
+
+/// Where a stopped thread is.
+pub fn rip(tid: i32) -> io::Result<u64> {
+    peek_user(tid, std::mem::offset_of!(Regs, rip)).map(|rip| rip as u64)
+}
+
+fn peek_user(tid: i32, at: usize) -> io::Result<i64> {
     let mut value = 0i64;
-    let at = std::mem::offset_of!(Regs, rax);
     // SAFETY: the raw system call stores one word at `data`, which is `value`.
     unsafe { ptrace(libc::PTRACE_PEEKUSER, tid, at, (&raw mut value) as usize) }?;
     Ok(value)

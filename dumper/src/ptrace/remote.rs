@@ -40,8 +40,8 @@ pub enum Site {
     Bare(RemoteAddr),
     /// The program's code, with a way back on the thread's stack, which is in this mapping.
     Stack(Gadgets, Range<u64>),
-    /// Our own code, with a way back; see [`super::parachute`].
-    Parachute { code: RemoteAddr, frame: RemoteAddr },
+    /// Our own code, with a way back; see [`super::parachute`]. `quiet` are signals that the process ignores.
+    Parachute { code: RemoteAddr, frame: RemoteAddr, quiet: u64 },
 }
 
 /// `/proc/PID/mem`: works whatever the protection of the pages.

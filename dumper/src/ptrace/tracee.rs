@@ -1,7 +1,10 @@
 //! One traced thread, as a type state. Whatever happens, dropping it leaves the thread running with
 //! its own registers and signal mask.
 
-use super::parachute;
+mod inject;
+
+pub use inject::quiet_signals;
+
 use super::raw::{self, Resume};
 use super::remote::{Call, Site};
 use super::restart;
@@ -46,6 +49,8 @@ pub struct Stopped {
     owed: Option<[u8; raw::SIGINFO_LEN]>,
     /// A SIGSTOP was taken from the queue by a stop of ours and must be sent again.
     owes_sigstop: bool,
+    /// The extended state, once it was read: no call of ours changes it.
+    xstate: Option<Vec<u8>>,
 }
 
 /// The kind of stop.
@@ -55,6 +60,10 @@ enum At {
     Event,
     /// Signal-delivery-stop of this signal.
     Signal(i32),
+    /// The same, but of a signal that told us the end of calls that we injected: it was never the
+    /// program's. Resumed without it, the thread goes on as from [`At::Event`], inside the same get_signal();
+    /// should we die, the program ignores it.
+    Told,
     /// Anywhere in a system call that we injected.
     Call,
 }
@@ -213,6 +222,7 @@ impl Stopped {
             original_call: None,
             owed: None,
             owes_sigstop: false,
+            xstate: None,
         }
     }
 
@@ -264,31 +274,14 @@ impl Stopped {
     fn restore(&mut self, tid: i32) -> Result<(), Trouble> {
         if self.dirty {
             self.settle(tid)?;
-            fail("call-settled")?;
+            let batch = self.at == At::Told;
+            fail(if batch { "batch-settled" } else { "call-settled" })?;
             raw::set_sigmask(tid, self.mask)?;
-            fail("call-unmasked")?;
+            fail(if batch { "batch-unmasked" } else { "call-unmasked" })?;
             raw::set_regs(tid, &self.regs)?;
             self.dirty = false;
         }
         Ok(())
-    }
-
-    /// Goes on to the next entry to, or exit from, a system call.
-    fn run_to_syscall_stop(&mut self, tid: i32) -> Result<(), Trouble> {
-        let deadline = Instant::now() + SOON;
-        loop {
-            raw::resume(tid, Resume::Syscall)?;
-            self.at = At::Call;
-            match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
-                Event::Gone => return Err(Trouble::Gone),
-                // All signals that can be blocked are: it is no signal but the stop.
-                Event::Stop(Stop::Signal(libc::SIGTRAP)) => return Ok(()),
-                // Not blockable. It is sent again when the call is done.
-                Event::Stop(Stop::Signal(libc::SIGSTOP)) => self.owes_sigstop = true,
-                Event::Stop(Stop::Signal(signal)) => return Err(Trouble::Signal(signal)),
-                Event::Stop(_) => {}
-            }
-        }
     }
 
     fn pay_sigstop(&mut self, pid: i32) {
@@ -408,52 +401,17 @@ impl Tracee<Stopped> {
         }
     }
 
-    fn xstate(&self) -> Result<Vec<u8>> {
-        raw::xstate(self.tid).map_err(|e| self.failed(e.into(), "reading its extended state"))
-    }
-
-    /// Runs system calls in the thread, one after the other; results as the kernel returns them.
+    /// The uncompacted XSAVE area.
     ///
     /// # Errors
-    /// When the thread died, or did not come back from a call.
-    pub fn run(&mut self, memory: &RemoteMemory, site: &Site, calls: &[Call]) -> Result<Vec<i64>> {
-        let tid = self.tid;
-        if self.state().compat || self.state().at != At::Event {
-            bail!("thread {tid} is not in a state in which it can run system calls for us");
+    /// When ptrace fails.
+    pub fn xstate(&mut self) -> Result<&[u8]> {
+        if self.state().xstate.is_none() {
+            let read = raw::xstate(self.tid);
+            let read = read.map_err(|e| self.failed(e.into(), "reading its extended state"))?;
+            self.state_mut().xstate = Some(read);
         }
-        let mut base = *self.regs();
-        base.orig_rax = u64::MAX;
-        let mut on_stack = None;
-        match site {
-            Site::Bare(instruction) => base.rip = instruction.0,
-            Site::Parachute { code, frame } => {
-                let bytes = parachute::frame(frame.0, &self.portable_regs(), self.mask(), &self.xstate()?);
-                memory.write(*frame, &bytes)?;
-                base.rip = code.0;
-                base.rsp = frame.0 + parachute::FRAME_SP;
-            }
-            Site::Stack(gadgets, stack) => {
-                let laid = gadgets.lay(&self.portable_regs(), self.mask(), &self.xstate()?, stack);
-                let written = laid.and_then(|laid| Some((laid.write(memory).ok()?, laid)));
-                match &written {
-                    Some((_, laid)) => base = laid.regs,
-                    None => base.rip = gadgets.call.0,
-                }
-                on_stack = written;
-            }
-        }
-        let state = self.state_mut();
-        let outcome = run_calls(state, tid, &base, calls);
-        let restored = state.restore(tid);
-        let pid = self.pid;
-        self.state_mut().pay_sigstop(pid);
-        if let (Some((before, laid)), Ok(())) = (on_stack, &restored) {
-            memory.write(laid.addr, &before)?;
-        }
-        let doing = "a system call that it ran for us";
-        let results = outcome.map_err(|t| self.failed(t, doing))?;
-        restored.map_err(|t| self.failed(t, doing))?;
-        Ok(results)
+        Ok(self.state().xstate.as_deref().unwrap_or_default())
     }
 
     /// A thread held in a signal-delivery-stop goes on to PTRACE_EVENT_STOP. The signal must then be
@@ -528,26 +486,4 @@ fn signal_of(info: &[u8; raw::SIGINFO_LEN]) -> i32 {
 
 fn fail(point: &str) -> Result<(), Trouble> {
     crate::failpoint::hit(point).map_err(|e| Trouble::Io(io::Error::other(e)))
-}
-
-fn run_calls(state: &mut Stopped, tid: i32, base: &Regs, calls: &[Call]) -> Result<Vec<i64>, Trouble> {
-    let all_blocked = u64::MAX;
-    let mut results = Vec::with_capacity(calls.len());
-    for (i, call) in calls.iter().enumerate() {
-        let [rdi, rsi, rdx, r10, r8, r9] = call.args;
-        state.dirty = true;
-        raw::set_regs(tid, &Regs { rax: call.number as u64, rdi, rsi, rdx, r10, r8, r9, ..*base })?;
-        if i == 0 {
-            // After the registers: should we die in between, the parachute knows the real mask.
-            fail("call-regs")?;
-            raw::set_sigmask(tid, all_blocked)?;
-            fail("call-mask")?;
-        }
-        state.run_to_syscall_stop(tid)?;
-        fail("call-entry")?;
-        state.run_to_syscall_stop(tid)?;
-        fail("call-exit")?;
-        results.push(raw::rax(tid)?);
-    }
-    Ok(results)
 }

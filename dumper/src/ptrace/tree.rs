@@ -179,7 +179,7 @@ impl FrozenTree {
             Err(error) => error,
         };
         if matches!(error.downcast_ref::<Failure>(), Some(Failure::Vanished(_))) {
-            let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s));
+            let stat = proc::stat_of(&format!("/proc/{pid}"));
             return Ok(if stat.is_some_and(|s| s.state == b'Z') { Found::Zombie } else { Found::Gone });
         }
         let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
@@ -306,8 +306,7 @@ impl Children {
         let Some(map) = &mut self.by_parent else { return };
         map.clear();
         for pid in proc::processes() {
-            let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s));
-            if let Some(stat) = stat {
+            if let Some(stat) = proc::stat_of(&format!("/proc/{pid}")) {
                 map.entry(stat.ppid).or_default().push(pid);
             }
         }
@@ -324,7 +323,7 @@ impl Children {
 /// Parent, its parent, and so on.
 fn ancestors(pid: i32) -> impl Iterator<Item = i32> {
     let parent = |pid: &i32| {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|s| proc::stat(&s))?;
+        let stat = proc::stat_of(&format!("/proc/{pid}"))?;
         (stat.ppid > 0).then_some(stat.ppid)
     };
     std::iter::successors(parent(&pid), parent)

@@ -1,6 +1,7 @@
 //! CPUID and XGETBV.
 
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::sync::OnceLock;
 
 /// `[eax, ebx, ecx, edx]` of a leaf; zeros for a leaf that this processor does not have.
 #[must_use]
@@ -39,13 +40,16 @@ pub fn xsave_offset(component: u32) -> u32 {
 /// Size in bytes of an uncompacted XSAVE area that holds these components.
 #[must_use]
 pub fn xsave_size(components: u64) -> usize {
-    // Legacy area and header; x87 and SSE lie in these.
-    let mut size = 576;
-    for bit in 2..63 {
-        if components & (1 << bit) != 0 {
-            let [len, offset, ..] = cpuid(0xd, bit);
-            size = size.max((len + offset) as usize);
-        }
-    }
-    size
+    // The processor is asked once: in a virtual machine each question takes microseconds.
+    static ENDS: OnceLock<[usize; 64]> = OnceLock::new();
+    let ends = ENDS.get_or_init(|| {
+        std::array::from_fn(|bit| {
+            let [len, offset, ..] = cpuid(0xd, bit as u32);
+            // x87 and SSE lie in the legacy area; these leaves tell other things.
+            if bit < 2 || bit == 63 { 0 } else { (len + offset) as usize }
+        })
+    });
+    let of = |bit: usize| if components & (1 << bit) != 0 { ends[bit] } else { 0 };
+    // Legacy area and header.
+    (0..64).map(of).max().unwrap_or(0).max(576)
 }

@@ -1,0 +1,219 @@
+//! System calls that a stopped thread runs for us.
+
+use super::{At, RemoteAddr, RemoteMemory, SOON, Stopped, Tracee, Trouble, fail};
+use crate::ptrace::parachute::{self, MOST_CALLS};
+use crate::ptrace::raw::{self, Resume};
+use crate::ptrace::remote::{Call, Site};
+use crate::ptrace::wait::{self, Event, Stop};
+use anyhow::{Result, bail};
+use ckpt_format::Regs;
+use std::time::Instant;
+
+/// Signals that do nothing by default, those that programs catch least first.
+const TELLERS: [i32; 3] = [libc::SIGURG, libc::SIGWINCH, libc::SIGCHLD];
+/// SIGCONT and the stop signals do something even when they are ignored (kernel/signal.c,
+/// prepare_signal()); SIGTRAP has a meaning of its own here.
+const NEVER: [i32; 7] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGTRAP,
+];
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Signals that a process would ignore, given those that it ignores and catches.
+#[must_use]
+pub fn quiet_signals(ignored: u64, caught: u64) -> u64 {
+    let set = |signals: &[i32]| signals.iter().fold(0, |set, s| set | bit(*s));
+    const STANDARD: u64 = (1 << 31) - 1;
+    (ignored | set(&TELLERS)) & !caught & !set(&NEVER) & STANDARD
+}
+
+/// One of these that is not blocked: a blocked one might be waited for (sigwait, signalfd).
+fn teller(quiet: u64, mask: u64) -> Option<i32> {
+    let usable = |signal: &i32| quiet & !mask & bit(*signal) != 0;
+    TELLERS.into_iter().chain(1..32).find(usable)
+}
+
+impl Tracee<Stopped> {
+    /// Runs system calls in the thread, one after the other; results as the kernel returns them.
+    ///
+    /// # Errors
+    /// When the thread died, or did not come back from a call.
+    pub fn run(&mut self, memory: &RemoteMemory, site: &Site, calls: &[Call]) -> Result<Vec<i64>> {
+        let tid = self.tid;
+        if self.state().compat || !matches!(self.state().at, At::Event | At::Told) {
+            bail!("thread {tid} is not in a state in which it can run system calls for us");
+        }
+        match site {
+            Site::Parachute { code, frame, quiet } => match teller(*quiet, self.mask()) {
+                Some(signal) => self.run_tables(memory, (*code, *frame), signal, calls),
+                None => {
+                    memory.write(*frame, &self.way_back(*frame)?)?;
+                    let base = parachute::one_regs(self.regs(), code.0, frame.0);
+                    self.run_each(&base, calls)
+                }
+            },
+            Site::Bare(instruction) => {
+                let base = Regs { rip: instruction.0, orig_rax: u64::MAX, ..*self.regs() };
+                self.run_each(&base, calls)
+            }
+            Site::Stack(gadgets, stack) => {
+                let (regs, mask) = (self.portable_regs(), self.mask());
+                let laid = gadgets.lay(&regs, mask, self.xstate()?, stack);
+                let Some((before, laid)) = laid.and_then(|laid| Some((laid.write(memory).ok()?, laid))) else {
+                    let base = Regs { rip: gadgets.call.0, orig_rax: u64::MAX, ..*self.regs() };
+                    return self.run_each(&base, calls);
+                };
+                let result = self.run_each(&laid.regs, calls);
+                if !self.state().dirty {
+                    memory.write(laid.addr, &before)?;
+                }
+                result
+            }
+        }
+    }
+
+    fn way_back(&mut self, frame: RemoteAddr) -> Result<Vec<u8>> {
+        let (regs, mask) = (self.portable_regs(), self.mask());
+        Ok(parachute::frame(frame.0, &regs, mask, self.xstate()?))
+    }
+
+    /// As many calls as there are, with one stop for each [`MOST_CALLS`] of them.
+    fn run_tables(
+        &mut self,
+        memory: &RemoteMemory,
+        (code, frame): (RemoteAddr, RemoteAddr),
+        signal: i32,
+        calls: &[Call],
+    ) -> Result<Vec<i64>> {
+        let way_back = self.way_back(frame)?;
+        let mut results = Vec::with_capacity(calls.len());
+        for calls in calls.chunks(MOST_CALLS) {
+            let mut bytes = parachute::table(calls);
+            let table = RemoteAddr(frame.0 - bytes.len() as u64);
+            bytes.extend_from_slice(&way_back);
+            memory.write(table, &bytes)?;
+            let base = parachute::loop_regs(self.regs(), code.0, frame.0, table.0, signal);
+            let (tid, told) = (self.tid, code.0 + parachute::TOLD);
+            let outcome = run_loop(self.state_mut(), tid, &base, signal, told);
+            self.finish(outcome)?;
+            bytes.truncate(calls.len() * parachute::ENTRY);
+            memory.read(table, &mut bytes)?;
+            results.extend(parachute::results(&bytes));
+        }
+        Ok(results)
+    }
+
+    fn run_each(&mut self, base: &Regs, calls: &[Call]) -> Result<Vec<i64>> {
+        let tid = self.tid;
+        let outcome = run_calls(self.state_mut(), tid, base, calls);
+        self.finish(outcome)
+    }
+
+    /// Gives the thread its registers and mask back, whatever came of the calls.
+    fn finish<R>(&mut self, outcome: Result<R, Trouble>) -> Result<R> {
+        let (pid, tid) = (self.pid, self.tid);
+        let restored = self.state_mut().restore(tid);
+        self.state_mut().pay_sigstop(pid);
+        let doing = "a system call that it ran for us";
+        let outcome = outcome.map_err(|t| self.failed(t, doing))?;
+        restored.map_err(|t| self.failed(t, doing))?;
+        Ok(outcome)
+    }
+}
+
+/// The thread runs a loop of ours, until it tells the end by `signal` at `told`.
+fn run_loop(state: &mut Stopped, tid: i32, base: &Regs, signal: i32, told: u64) -> Result<(), Trouble> {
+    state.dirty = true;
+    raw::set_regs(tid, base)?;
+    // After the registers: should we die in between, the parachute knows the real mask.
+    fail("batch-regs")?;
+    raw::set_sigmask(tid, !bit(signal))?;
+    fail("batch-mask")?;
+    let deadline = Instant::now() + SOON;
+    loop {
+        raw::resume(tid, Resume::Cont)?;
+        state.at = At::Call;
+        match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
+            Event::Gone => return Err(Trouble::Gone),
+            // Somebody else may send it, too, at any time; the program ignores it.
+            Event::Stop(Stop::Signal(got)) if got == signal => {
+                if raw::rip(tid)? == told {
+                    state.at = At::Told;
+                    return fail("batch-ran");
+                }
+            }
+            // Not blockable. It is sent again when the calls are done.
+            Event::Stop(Stop::Signal(libc::SIGSTOP)) => state.owes_sigstop = true,
+            Event::Stop(Stop::Signal(signal)) => return Err(Trouble::Signal(signal)),
+            Event::Stop(_) => {}
+        }
+    }
+}
+
+impl Stopped {
+    /// Goes on to the next entry to, or exit from, a system call.
+    fn run_to_syscall_stop(&mut self, tid: i32) -> Result<(), Trouble> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            raw::resume(tid, Resume::Syscall)?;
+            self.at = At::Call;
+            match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
+                Event::Gone => return Err(Trouble::Gone),
+                // All signals that can be blocked are: it is no signal but the stop.
+                Event::Stop(Stop::Signal(libc::SIGTRAP)) => return Ok(()),
+                // Not blockable. It is sent again when the call is done.
+                Event::Stop(Stop::Signal(libc::SIGSTOP)) => self.owes_sigstop = true,
+                Event::Stop(Stop::Signal(signal)) => return Err(Trouble::Signal(signal)),
+                Event::Stop(_) => {}
+            }
+        }
+    }
+}
+
+/// One call after the other, each with a stop at its entry and at its exit.
+fn run_calls(state: &mut Stopped, tid: i32, base: &Regs, calls: &[Call]) -> Result<Vec<i64>, Trouble> {
+    let all_blocked = u64::MAX;
+    let mut results = Vec::with_capacity(calls.len());
+    for (i, call) in calls.iter().enumerate() {
+        let [rdi, rsi, rdx, r10, r8, r9] = call.args;
+        state.dirty = true;
+        raw::set_regs(tid, &Regs { rax: call.number as u64, rdi, rsi, rdx, r10, r8, r9, ..*base })?;
+        if i == 0 {
+            // After the registers: should we die in between, the parachute knows the real mask.
+            fail("call-regs")?;
+            raw::set_sigmask(tid, all_blocked)?;
+            fail("call-mask")?;
+        }
+        state.run_to_syscall_stop(tid)?;
+        fail("call-entry")?;
+        state.run_to_syscall_stop(tid)?;
+        fail("call-exit")?;
+        results.push(raw::rax(tid)?);
+    }
+    Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signal_that_tells_is_one_that_nobody_sees() {
+        let free = quiet_signals(0, 0);
+        assert_eq!(teller(free, 0), Some(libc::SIGURG));
+        assert_eq!(teller(free, bit(libc::SIGURG)), Some(libc::SIGWINCH));
+        let go = bit(libc::SIGURG) | bit(libc::SIGWINCH) | bit(libc::SIGCHLD);
+        assert_eq!(teller(quiet_signals(0, go), 0), None);
+        assert_eq!(teller(quiet_signals(bit(libc::SIGPIPE), go), 0), Some(libc::SIGPIPE));
+        assert_eq!(teller(quiet_signals(bit(libc::SIGPIPE), go), bit(libc::SIGPIPE)), None);
+        assert_eq!(teller(quiet_signals(bit(libc::SIGTSTP) | bit(libc::SIGCONT), go), 0), None);
+    }
+}
