@@ -37,6 +37,10 @@ pub struct Cli {
     #[arg(long, conflicts_with = "check")]
     pub leave_stopped: bool,
 
+    /// Wait until the image is safe on the disk (as --kill always does), not only complete
+    #[arg(long)]
+    pub sync: bool,
+
     /// Write nothing; list everything that would stand in the way, or be lost
     #[arg(long)]
     pub check: bool,

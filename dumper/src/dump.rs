@@ -21,6 +21,8 @@ pub struct Request<'a> {
     /// `None`: only check.
     pub output: Option<&'a Path>,
     pub fate: Fate,
+    /// The image is safe on the disk before this ends. So it always is before anything is killed.
+    pub sync: bool,
     pub options: Options,
 }
 
@@ -101,7 +103,8 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let image = request.output.map(create).transpose()?;
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
-    let traced = preflight::traced();
+    // Before anything is stopped, where it may be needed: it takes milliseconds.
+    let traced = preflight::has_children(request.pid).then(preflight::traced);
     let whole = !request.options.allow.contains("children");
 
     let mut frozen = FrozenTree::freeze(request.pid, whole)?;
@@ -113,8 +116,11 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         )
     });
     let mut facts = collect::collect(&mut frozen)?;
-    for member in &frozen.live {
-        facts.obstacles.extend(preflight::tracees(member.pid(), &member.tids(), &traced));
+    if facts.tasks.is_empty() || facts.tasks.iter().any(|t| t.process.waits_for_somebody) {
+        let traced = traced.unwrap_or_else(preflight::traced);
+        for member in &frozen.live {
+            facts.obstacles.extend(preflight::tracees(member.pid(), &member.tids(), &traced));
+        }
     }
     failpoint::hit("after-collect")?;
     stop_requested()?;
@@ -135,14 +141,14 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     // A process that is to be killed stays stopped until its image is safe: it must not do anything
     // that the image does not know. Others need not wait for the disk.
     let summary = if request.fate == Fate::Kill {
-        let summary = commit(image, request.output)?;
+        let summary = commit(image, request.output, true)?;
         let connections = farewell::hold(&frozen, &facts);
         outcome.pause = frozen.end(Fate::Kill)?;
         farewell::reset(connections);
         summary
     } else {
         outcome.pause = frozen.end(request.fate)?;
-        commit(image, request.output)?
+        commit(image, request.output, request.sync)?
     };
     outcome.image_bytes = summary.image_size;
     outcome.stored_bytes = summary.stored_bytes;
@@ -188,10 +194,12 @@ fn write(
     }
 }
 
-fn commit(image: PendingImage, path: Option<&Path>) -> Result<elf_writer::Summary> {
+fn commit(mut image: PendingImage, path: Option<&Path>, sync: bool) -> Result<elf_writer::Summary> {
     let failed = |e| output_error(path.unwrap_or(Path::new("")), e);
     failpoint::hit("before-sync")?;
-    image.sync().map_err(failed)?;
+    if sync {
+        image.sync().map_err(failed)?;
+    }
     failpoint::hit("before-rename")?;
     image.commit().map_err(failed)
 }

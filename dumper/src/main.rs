@@ -33,6 +33,7 @@ fn run(cli: &Cli) -> i32 {
             (_, true) => Fate::Stop,
             _ => Fate::Run,
         },
+        sync: cli.sync,
         options: Options { embed: !cli.no_embed, allow: cli.allow.iter().cloned().collect() },
     };
     let mut progress = Progress::new(!cli.quiet && !cli.json && std::io::stderr().is_terminal());

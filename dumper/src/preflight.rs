@@ -60,6 +60,12 @@ pub fn is_gone(pid: i32) -> bool {
         || killed("ShdPnd")
 }
 
+/// Whether a process seems to have children: only its main thread is asked.
+#[must_use]
+pub fn has_children(pid: i32) -> bool {
+    !proc::children(pid, &[pid]).is_empty()
+}
+
 /// Every process that is being traced, and the thread that traces it.
 #[must_use]
 pub fn traced() -> Vec<(i32, i32)> {

@@ -42,6 +42,8 @@ pub struct PendingImage {
     /// Where the file system has no O_TMPFILE: the temporary name.
     temporary: Option<PathBuf>,
     summary: Summary,
+    /// What it holds is on the disk.
+    synced: bool,
 }
 
 /// Writes everything to an unnamed file beside `path`. The target need not stay stopped after this
@@ -296,7 +298,13 @@ impl PendingImage {
             }
             Err(e) => return Err(fail("cannot create a temporary file beside", e)),
         };
-        let pending = Self { file: Some(file), path: path.into(), temporary, summary: Summary::default() };
+        let pending = Self {
+            file: Some(file),
+            path: path.into(),
+            temporary,
+            summary: Summary::default(),
+            synced: false,
+        };
         // Whatever the umask is: the image must be executable, and only by its owner.
         let mode = Permissions::from_mode(0o700);
         if let Some(file) = &pending.file {
@@ -332,16 +340,18 @@ impl PendingImage {
         self.summary
     }
 
-    /// Makes the contents safe on the disk, still without a name. [`PendingImage::commit`] does it too.
+    /// Makes the contents safe on the disk, still without a name; [`PendingImage::commit`] will do the same
+    /// for the name.
     ///
     /// # Errors
     /// [`WriteError::Output`].
-    pub fn sync(&self) -> Result<(), WriteError> {
+    pub fn sync(&mut self) -> Result<(), WriteError> {
         let fail = |source| WriteError::Output { what: "cannot sync", path: self.path.clone(), source };
+        self.synced = true;
         self.file.as_ref().map_or(Ok(()), |file| file.sync_all().map_err(fail))
     }
 
-    /// Syncs the image and gives it its name, replacing what had that name.
+    /// Gives the image its name, replacing what had that name.
     ///
     /// # Errors
     /// [`WriteError::Output`]; nothing is left behind, what had the name keeps it.
@@ -349,7 +359,6 @@ impl PendingImage {
         let path = self.path.clone();
         let fail = |what, source| WriteError::Output { what, path: path.clone(), source };
         let Some(file) = self.file.take() else { return Ok(self.summary) };
-        file.sync_all().map_err(|e| fail("cannot sync", e))?;
         if self.temporary.is_none() {
             let name = temporary_name(&path);
             let link = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -365,7 +374,8 @@ impl PendingImage {
         }
         self.temporary = None;
         // The name must survive a crash as well; not every file system can sync a directory.
-        if let Some(dir) = path.parent()
+        if self.synced
+            && let Some(dir) = path.parent()
             && let Ok(dir) = File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
         {
             let _ = dir.sync_all();

@@ -1,6 +1,7 @@
 //! What a parent knows, or is still to learn, of its children: asked in the parent itself, by a
 //! waitid(2) that takes nothing away.
 
+use super::children::Children;
 use super::{TaskFacts, proc};
 use crate::ptrace::{Call, Frozen, FrozenTree};
 use anyhow::{Context, Result, bail};
@@ -36,12 +37,16 @@ const SI_STATUS: usize = 24;
 ///
 /// # Errors
 /// When a process died, or what must be known cannot be.
-pub fn collect(tree: &mut FrozenTree, tasks: &mut [TaskFacts]) -> Result<Vec<ZombieFacts>> {
+pub fn collect(
+    tree: &mut FrozenTree,
+    tasks: &mut [TaskFacts],
+    children: &mut Children,
+) -> Result<Vec<ZombieFacts>> {
     let mut zombies = tree.zombies.iter().map(|z| look_at(z.pid)).collect::<Result<Vec<_>>>()?;
     let tasks_by_pid: HashMap<i32, usize> = tasks.iter().enumerate().map(|(i, t)| (t.pid, i)).collect();
     let zombies_by_pid: HashMap<i32, usize> = zombies.iter().enumerate().map(|(i, z)| (z.pid, i)).collect();
     for parent in &mut tree.live {
-        let listed = proc::children(parent.pid(), &parent.tids());
+        let listed = children.of(parent.pid(), &parent.tids());
         for (rank, pid) in listed.into_iter().enumerate() {
             if let Some(task) = tasks_by_pid.get(&pid) {
                 tasks[*task].rank = rank;

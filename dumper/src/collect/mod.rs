@@ -1,5 +1,6 @@
 //! Observation of a stopped process: plain data, no decisions. One file per kind of state.
 
+pub mod children;
 pub mod cpu;
 pub mod creds;
 pub mod fd;
@@ -18,6 +19,7 @@ use crate::error::Obstacle;
 use crate::ptrace::{Frozen, FrozenTree};
 use crate::sys::process::{self, Shared};
 use anyhow::{Context, Result};
+use children::Children;
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
 pub use fd::FdFacts;
@@ -107,8 +109,9 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
     let (mm, fs, sighand) =
         (shared(Shared::Memory)?, shared(Shared::Directories)?, shared(Shared::Handlers)?);
     let mut known = memory::files::Known::default();
+    let mut children = children::Children::default();
     for (index, target) in tree.live.iter_mut().enumerate() {
-        let mut task = task(target, pids[0], &members)?;
+        let mut task = task(target, pids[0], &members, &mut children)?;
         task.shares = Shares { mm: mm[index], fs: fs[index], sighand: sighand[index] };
         if mm[index] == index {
             let pid = target.pid();
@@ -120,7 +123,7 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
     facts.tasks.iter_mut().flat_map(|t| &mut t.mm.files).for_each(|f| known.complete(f));
     facts.mapped_files = known.handles;
     memory::sharers::collect(&mut facts.tasks);
-    facts.zombies = kin::collect(tree, &mut facts.tasks)?;
+    facts.zombies = kin::collect(tree, &mut facts.tasks, &mut children)?;
     facts.outside = outside(&facts.tasks, &facts.zombies, &members);
     facts.fds = fd::collect(&mut tree.live).context("observing descriptors")?;
     for (index, table) in facts.fds.tables.iter().enumerate() {
@@ -132,13 +135,19 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
 }
 
 /// What is a process's own but memory and descriptors.
-fn task(target: &mut Frozen, root: i32, members: &HashSet<i32>) -> Result<TaskFacts> {
+fn task(
+    target: &mut Frozen,
+    root: i32,
+    members: &HashSet<i32>,
+    children: &mut Children,
+) -> Result<TaskFacts> {
     let pid = target.pid();
     // Before the queues, and again after them: see `TimerFacts::reconcile`.
     let before =
         timers::collect(target, |tid| tid).with_context(|| format!("observing the timers of PID {pid}"))?;
     let threads = threads::collect(target).with_context(|| format!("observing the threads of PID {pid}"))?;
-    let process = task::collect(target, root, members).with_context(|| format!("observing PID {pid}"))?;
+    let process =
+        task::collect(target, root, members, children).with_context(|| format!("observing PID {pid}"))?;
     let signals = signals::collect(target).with_context(|| format!("observing the signals of PID {pid}"))?;
     let own_tid = |tid| threads.iter().find(|t| t.tid == tid).map_or(tid, |t| t.own_tid);
     let mut timers =

@@ -138,6 +138,11 @@ impl Asker<'_> {
         all.find(|(task, began)| pid != 0 && id(task) == pid && last + 2 >= **began).map(|(task, _)| task)
     }
 
+    /// Whether any of the tasks was there already at that time.
+    fn any_was_there(&self, last: u64) -> bool {
+        self.began.iter().any(|began| last + 2 >= *began)
+    }
+
     /// Ids of all objects of a kind, with their records.
     fn list(&mut self, kind: Kind) -> Result<Vec<(i32, Answer)>> {
         let highest = self.ask(Question::Info(kind))?.result;
@@ -227,7 +232,9 @@ fn semaphores(asker: &mut Asker<'_>, facts: &mut SysvFacts) -> Result<()> {
         let count = answer.number(at::SEM_COUNT) as usize;
         let mut pids = Vec::with_capacity(count);
         let mut ours = facts.own_namespace || waited_for.contains(&id);
-        for number in 0..count as u32 {
+        // Ids of a time before any of the tasks are somebody else's.
+        let numbers = if asker.any_was_there(last) || ours { 0..count as u32 } else { 0..0 };
+        for number in numbers {
             let by = asker.ask(Question::Pid(id, number))?;
             let pid = by.result.max(0) as i32;
             let task = asker.task(pid, by.there, last);

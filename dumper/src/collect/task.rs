@@ -1,5 +1,6 @@
 //! What belongs to the whole process and not to memory, descriptors or signals.
 
+use super::children::Children;
 use super::{creds, proc, surroundings};
 use crate::ptrace::{Call, Frozen};
 use anyhow::{Context, Result};
@@ -55,6 +56,8 @@ pub struct ProcessFacts {
     pub stopped_by: Option<i32>,
     /// Children that are not in the image, pid and name.
     pub children: Vec<(i32, String)>,
+    /// It has children, or traces somebody.
+    pub waits_for_somebody: bool,
     /// `comm` of the leader, and the arguments separated by spaces.
     pub name: String,
     pub command: String,
@@ -85,13 +88,21 @@ const PR_GET_THP_DISABLE: u64 = 42;
 const PR_GET_MDWE: u64 = 66;
 const PR_GET_MEMORY_MERGE: u64 = 68;
 const PR_TSC_SIGSEGV: u32 = 2;
+/// Options of waitid(2) with which it fails only for who has nobody to wait for, and changes nothing.
+const ANYTHING: u64 =
+    (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL) as u64;
 const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
 
 /// Observes the process, which is one of `members` of the tree below `first`.
 ///
 /// # Errors
 /// When the target died, or `/proc/PID` cannot be read.
-pub fn collect(target: &mut Frozen, first: i32, members: &HashSet<i32>) -> Result<ProcessFacts> {
+pub fn collect(
+    target: &mut Frozen,
+    first: i32,
+    members: &HashSet<i32>,
+    children: &mut Children,
+) -> Result<ProcessFacts> {
     let pid = target.pid();
     let file = |name: &str| proc::read(&format!("/proc/{pid}/{name}"));
     let raw =
@@ -124,7 +135,7 @@ pub fn collect(target: &mut Frozen, first: i32, members: &HashSet<i32>) -> Resul
         rlimits: proc::limits(&file("limits")?),
         oom_score_adj: file("oom_score_adj")?.trim().parse().unwrap_or(0),
         stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
-        children: children_outside(target, members),
+        children: children_outside(target, members, children),
         namespaces: surroundings::namespaces(pid, &creds::parse(&status)),
         apart: surroundings::apart(pid, &target.tids()),
         name: stat.comm.clone(),
@@ -163,6 +174,7 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
         Call::new(libc::SYS_membarrier, &[MEMBARRIER_CMD_GET_REGISTRATIONS]),
         // Read one entry.
         Call::new(libc::SYS_modify_ldt, &[0, scratch.offset(8).0, 8]),
+        Call::new(libc::SYS_waitid, &[libc::P_ALL.into(), 0, scratch.offset(64).0, ANYTHING, 0]),
     ])?;
     let mut words = [0; 8];
     target.read(scratch, &mut words)?;
@@ -176,12 +188,13 @@ fn ask(target: &mut Frozen, facts: &mut ProcessFacts) -> Result<()> {
     facts.membarrier = u32::try_from(results[7]).ok();
     // Bytes of the table; an error is an int that was not sign-extended.
     facts.ldt = results[8] as i32 > 0;
+    facts.waits_for_somebody = results[9] != -i64::from(libc::ECHILD);
     facts.tsc_sigsegv = results[6] == 0 && word(4) == PR_TSC_SIGSEGV;
     Ok(())
 }
 
-fn children_outside(target: &Frozen, members: &HashSet<i32>) -> Vec<(i32, String)> {
-    let mut found = proc::children(target.pid(), &target.tids());
+fn children_outside(target: &Frozen, members: &HashSet<i32>, children: &mut Children) -> Vec<(i32, String)> {
+    let mut found = children.of(target.pid(), &target.tids());
     found.retain(|child| !members.contains(child));
     found.sort_unstable();
     found.into_iter().map(|child| (child, proc::name(child))).collect()

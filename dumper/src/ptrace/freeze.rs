@@ -154,16 +154,13 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
 /// it asks again: of a thread in execve the first request can get lost (seen on 6.18).
 fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
     const SLICE: Duration = Duration::from_millis(5);
-    const SLICES_PER_LOOK: u32 = 4;
     const SLICES_PER_REQUEST: u32 = 20;
     let deadline = Instant::now() + PATIENCE;
     let tid = tracee.tid();
     for slice in 1.. {
         match tracee.stopped(deadline.min(Instant::now() + SLICE))? {
             Outcome::Busy(busy) if Instant::now() < deadline => {
-                if slice % SLICES_PER_LOOK == 0 {
-                    traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
-                }
+                traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
                 // One that has just stopped must not find another request when it goes on.
                 if slice % SLICES_PER_REQUEST == 0 && state(tid).is_some_and(|s| s != b't') {
                     busy.interrupt();

@@ -70,7 +70,17 @@ impl Frozen {
         let memory = RemoteMemory::open(stopped.first().map_or(pid, Tracee::tid))?;
         // The id is that of the process that we trace.
         let pidfd = process::pidfd_open(pid).with_context(|| format!("opening a pidfd of PID {pid}"))?;
-        Ok(Self { pid, threads: stopped, pidfd, memory, gadgets, scratch: None, obstacles, quiet: 0, statuses: HashMap::new() })
+        Ok(Self {
+            pid,
+            threads: stopped,
+            pidfd,
+            memory,
+            gadgets,
+            scratch: None,
+            obstacles,
+            quiet: 0,
+            statuses: HashMap::new(),
+        })
     }
 
     /// Brings the threads to where they can be saved: at PTRACE_EVENT_STOP, outside rseq critical

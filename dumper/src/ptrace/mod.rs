@@ -12,6 +12,7 @@ mod tracee;
 mod tree;
 mod wait;
 
+pub use freeze::list as threads;
 pub use frozen::Frozen;
 pub use remote::{Call, RemoteMemory, Scratch};
 pub use tracee::{Stopped, Tracee};

@@ -5,12 +5,13 @@ use super::frozen::Frozen;
 use super::gadget::Gadgets;
 use super::remote::RemoteMemory;
 use super::tracee::{Tracee, take_newborn};
+use crate::collect::children::Children;
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
 use crate::sys::process::{self, Shared};
 use crate::{failpoint, sys};
 use anyhow::{Context, Result, bail};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long a tree may keep changing while it is being stopped.
@@ -111,7 +112,7 @@ impl FrozenTree {
         let deadline = Instant::now() + PATIENCE;
         let mut known: HashSet<i32> = self.pids().into_iter().collect();
         let mut dead: HashSet<i32> = HashSet::new();
-        let mut lists = Children::new();
+        let mut lists = Children::default();
         self.surround(&mut lists, seized);
         loop {
             let mut changed = self.bury_the_dead(&mut known)?;
@@ -289,37 +290,6 @@ impl Drop for FrozenTree {
     }
 }
 
-/// Who has which children.
-struct Children {
-    /// By parent, where the kernel has no lists (CONFIG_PROC_CHILDREN).
-    by_parent: Option<HashMap<i32, Vec<i32>>>,
-}
-
-impl Children {
-    fn new() -> Self {
-        let us = std::process::id();
-        let listed = std::fs::exists(format!("/proc/self/task/{us}/children")).unwrap_or(false);
-        Self { by_parent: (!listed).then(HashMap::new) }
-    }
-
-    fn refresh(&mut self) {
-        let Some(map) = &mut self.by_parent else { return };
-        map.clear();
-        for pid in proc::processes() {
-            if let Some(stat) = proc::stat_of(&format!("/proc/{pid}")) {
-                map.entry(stat.ppid).or_default().push(pid);
-            }
-        }
-    }
-
-    fn of(&self, pid: i32, tids: &[i32]) -> Vec<i32> {
-        if let Some(map) = &self.by_parent {
-            return map.get(&pid).cloned().unwrap_or_default();
-        }
-        proc::children(pid, tids)
-    }
-}
-
 /// Parent, its parent, and so on.
 fn ancestors(pid: i32) -> impl Iterator<Item = i32> {
     let parent = |pid: &i32| {
@@ -337,24 +307,4 @@ fn check_not_above_us(root: i32) -> Result<()> {
         bail!(Failure::WrongKind { pid: root, name: proc::name(root), why: why.into() });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    #[test]
-    fn both_ways_of_finding_children_agree() {
-        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
-        let us = std::process::id() as i32;
-        let tids: Vec<i32> = crate::ptrace::freeze::list(us).unwrap();
-        for by_parent in [None, Some(HashMap::new())] {
-            let mut lists = Children { by_parent };
-            lists.refresh();
-            assert!(lists.of(us, &tids).contains(&(child.id() as i32)));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
 }

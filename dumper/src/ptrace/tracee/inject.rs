@@ -13,15 +13,8 @@ use std::time::Instant;
 const TELLERS: [i32; 3] = [libc::SIGURG, libc::SIGWINCH, libc::SIGCHLD];
 /// SIGCONT and the stop signals do something even when they are ignored (kernel/signal.c,
 /// prepare_signal()); SIGTRAP has a meaning of its own here.
-const NEVER: [i32; 7] = [
-    libc::SIGKILL,
-    libc::SIGSTOP,
-    libc::SIGCONT,
-    libc::SIGTSTP,
-    libc::SIGTTIN,
-    libc::SIGTTOU,
-    libc::SIGTRAP,
-];
+const NEVER: [i32; 7] =
+    [libc::SIGKILL, libc::SIGSTOP, libc::SIGCONT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGTRAP];
 
 fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
@@ -67,7 +60,8 @@ impl Tracee<Stopped> {
             Site::Stack(gadgets, stack) => {
                 let (regs, mask) = (self.portable_regs(), self.mask());
                 let laid = gadgets.lay(&regs, mask, self.xstate()?, stack);
-                let Some((before, laid)) = laid.and_then(|laid| Some((laid.write(memory).ok()?, laid))) else {
+                let Some((before, laid)) = laid.and_then(|laid| Some((laid.write(memory).ok()?, laid)))
+                else {
                     let base = Regs { rip: gadgets.call.0, orig_rax: u64::MAX, ..*self.regs() };
                     return self.run_each(&base, calls);
                 };
