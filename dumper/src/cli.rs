@@ -54,6 +54,11 @@ pub struct Cli {
     #[arg(long, value_name = "KIND", value_parser = allow_kind)]
     pub allow: Vec<String>,
 
+    /// Look through this directory, and all below it, for what the program watches with inotify, where
+    /// that is not found otherwise; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub search: Vec<PathBuf>,
+
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,

@@ -115,7 +115,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
             request.pid
         )
     });
-    let mut facts = collect::collect(&mut frozen)?;
+    let mut facts = collect::collect(&mut frozen, &request.options.search)?;
     if facts.tasks.is_empty() || facts.tasks.iter().any(|t| t.process.waits_for_somebody) {
         let traced = traced.unwrap_or_else(preflight::traced);
         for member in &frozen.live {

@@ -34,7 +34,11 @@ fn run(cli: &Cli) -> i32 {
             _ => Fate::Run,
         },
         sync: cli.sync,
-        options: Options { embed: !cli.no_embed, allow: cli.allow.iter().cloned().collect() },
+        options: Options {
+            embed: !cli.no_embed,
+            allow: cli.allow.iter().cloned().collect(),
+            search: cli.search.clone(),
+        },
     };
     let mut progress = Progress::new(!cli.quiet && !cli.json && std::io::stderr().is_terminal());
     let result = dump::dump(&request, &mut |done, total| progress.update(done, total));

@@ -1,7 +1,7 @@
 //! An image in words.
 
 use anyhow::Result;
-use ckpt_format::fd::{mqueue, pipe, regular, socket, tty};
+use ckpt_format::fd::{inotify, mqueue, pidfd, pipe, regular, socket, tty};
 use ckpt_format::task::task_flags;
 use ckpt_format::*;
 use std::io::Write;
@@ -133,6 +133,14 @@ fn describe(image: &Image, object: &Object) -> String {
         ObjectKind::OpenQueue => Image::get(image.objects, object.inner, "queue")
             .and_then(|queue| image.payload::<mqueue::MessageQueue>(queue.payload))
             .map(|q| format!("/{}, {} messages", image.text(q.name), q.priorities.len / 4))
+            .unwrap_or_default(),
+        ObjectKind::Pidfd => image
+            .payload::<pidfd::Pidfd>(object.payload)
+            .map(|p| if p.tid == 0 { "of a process that is gone".into() } else { format!("of {}", p.tid) })
+            .unwrap_or_default(),
+        ObjectKind::Inotify => image
+            .payload::<inotify::Inotify>(object.payload)
+            .map(|i| format!("{} watches", i.count))
             .unwrap_or_default(),
         ObjectKind::PipeEnd => format!("pipe #{}", object.inner),
         ObjectKind::Pipe => image

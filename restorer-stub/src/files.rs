@@ -7,7 +7,7 @@ use crate::report::{Error, Result, note};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd};
 use ckpt_format::content::MAX_EXTENT;
 use ckpt_format::file::file_flags;
-use ckpt_format::{FileIdent, Image, checksum};
+use ckpt_format::{FileIdent, Image, ObjectKind, checksum};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use linux_raw_sys::general::*;
 
@@ -222,6 +222,27 @@ fn is_unnamed(file: &FileIdent) -> bool {
     is_recreated(file)
         || file.path.len == 0
         || file.flags & (file_flags::ANON_SHARED | file_flags::SYSV_SHM) != 0
+}
+
+/// When their memory is mapped, deleted files are kept by O_PATH only, the end of which no inotify watch
+/// hears of: some process will be the last one to close.
+pub fn hush(ctx: &Ctx) -> Result<()> {
+    if !ctx.image.objects.iter().any(|x| x.kind == ObjectKind::Inotify as u32) {
+        return Ok(());
+    }
+    for (file, slot) in ctx.image.files.iter().zip(ctx.files.fds) {
+        let base = slot.load(Ordering::Relaxed);
+        if base == 0 || file.flags & file_flags::DELETED == 0 {
+            continue;
+        }
+        // Without /proc they stay as they are.
+        if let Ok(quiet) = reopen(Fd(base - 1), O_PATH) {
+            let placed = fd::dup_to(quiet, base - 1, true);
+            fd::close(quiet);
+            placed.map_err(Error::os("cannot keep a recreated file"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Closes the descriptors of recreated files: what needs them has its own by now.

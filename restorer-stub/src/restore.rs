@@ -70,6 +70,7 @@ fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
     sharers::make(ctx, task)?;
     let kept_vdso = place(ctx, task, mm, own)?;
     sharers::go_on(ctx);
+    files::hush(ctx)?;
     if !ctx.is_alone() {
         own.done(ctx.shared, Step::Placed);
     }
@@ -84,7 +85,7 @@ fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
     threads::settle(ctx, leader)?;
     last_calls(ctx, own, mm, leader.robust_list, kept_vdso)?;
     timers::arm(ctx, task)?;
-    close_own(ctx)?;
+    close_own(ctx, task)?;
     Ok(own)
 }
 
@@ -158,10 +159,14 @@ fn last_calls(
     shared.add_call(__NR_munmap, [hole, kept.0 - hole, 0, 0, 0, 0])
 }
 
-/// Closes the stub's descriptors; messages end here.
-fn close_own(ctx: &Ctx) -> Result<()> {
+/// Closes the stub's descriptors; messages end here. Of a table that several share, only the one that
+/// restores it knows when they are not needed any more.
+fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
     report::set_descriptor(-1);
-    close_descriptors(ctx)
+    match ctx.fd_owner(task) {
+        Some(owner) if owner != ctx.index() => Ok(()),
+        _ => close_descriptors(ctx),
+    }
 }
 
 /// The stub's, in a table of the calling process's own.

@@ -8,7 +8,7 @@ use crate::report::{Error, On, Result};
 use crate::restore::{self, give_up};
 use crate::shared::Step;
 use crate::sys::{process, signal, thread};
-use crate::{attributes, objects, signals, threads, timers};
+use crate::{attributes, files, objects, signals, threads, timers};
 use ckpt_format::Task;
 use linux_raw_sys::general::{CLONE_FILES, CLONE_FS, CLONE_SIGHAND};
 use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
@@ -82,6 +82,9 @@ fn live(ctx: &'static Ctx, index: usize) -> Result<()> {
     }
     attributes::set_marks(ctx, task, ctx.mm(task)?)?;
     threads::create(ctx, task, own)?;
+    if task.fd_table != owner.fd_table {
+        files::hush(ctx)?;
+    }
     own.done(ctx.shared, Step::Placed);
     restore::finish_process(ctx, task)?;
     signals::queue_for_process(ctx, task)?;
@@ -89,7 +92,7 @@ fn live(ctx: &'static Ctx, index: usize) -> Result<()> {
     threads::settle(ctx, leader)?;
     restore::last_call(own, leader.robust_list)?;
     timers::arm(ctx, task)?;
-    if task.fd_table != owner.fd_table {
+    if ctx.fd_owner(task) == Some(index) {
         restore::close_descriptors(ctx)?;
     }
     Ok(())

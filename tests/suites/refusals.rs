@@ -42,7 +42,6 @@ fn main() -> std::process::ExitCode {
         ("pidfd", "fd 44"),
         ("tcp", "fd 45"),
         ("scm_rights", "in a message for fd 48"),
-        ("inotify", "fd 49"),
         ("netlink", "fd 38"),
         ("packet", "fd 36"),
         ("bpf", "fd 37"),

@@ -29,6 +29,7 @@ pub use memory::MemoryFacts;
 pub use signals::SignalFacts;
 use std::collections::HashSet;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 pub use sysv::SysvFacts;
 pub use task::ProcessFacts;
@@ -86,11 +87,11 @@ pub struct Shares {
     pub sighand: usize,
 }
 
-/// Observes a frozen tree. If the state of one forbids running system calls in it, only that is told.
+/// Observes a frozen tree. `search`: as of [`fd::collect`]. If the state of one forbids running system calls in it, only that is told.
 ///
 /// # Errors
 /// When a process died, or the kernel does not answer.
-pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
+pub fn collect(tree: &mut FrozenTree, search: &[PathBuf]) -> Result<Facts> {
     let mut facts = Facts {
         host: host::collect().context("observing this machine")?,
         cpu: cpu::collect(),
@@ -125,7 +126,7 @@ pub fn collect(tree: &mut FrozenTree) -> Result<Facts> {
     memory::sharers::collect(&mut facts.tasks);
     facts.zombies = kin::collect(tree, &mut facts.tasks, &mut children)?;
     facts.outside = outside(&facts.tasks, &facts.zombies, &members);
-    facts.fds = fd::collect(&mut tree.live).context("observing descriptors")?;
+    facts.fds = fd::collect(&mut tree.live, search).context("observing descriptors")?;
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
     }

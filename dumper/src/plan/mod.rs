@@ -15,6 +15,7 @@ use ckpt_format::*;
 use elf_writer::stub::Stub;
 use elf_writer::{Plan, Source, Tables};
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use zerocopy::IntoBytes;
 
 /// What the user decided.
@@ -24,11 +25,13 @@ pub struct Options {
     pub embed: bool,
     /// Kinds of loss that were allowed (`--allow KIND`).
     pub allow: BTreeSet<String>,
+    /// Directories to look for files in of which only the inode is known (`--search DIR`).
+    pub search: Vec<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { embed: true, allow: BTreeSet::new() }
+        Self { embed: true, allow: BTreeSet::new(), search: Vec::new() }
     }
 }
 
@@ -41,6 +44,8 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("shared-outside", "memory and message queues shared with other processes become the program's own"),
     ("pty-data", "what waits to be read in a pseudo-terminal that the program provides is dropped"),
     ("pty-outside", "terminals that the program provides for processes outside the image are hung up"),
+    ("inotify-events", "inotify events that wait to be read; the program is told so (IN_Q_OVERFLOW)"),
+    ("pidfd-outside", "pidfds of processes outside the image become those of processes that have ended"),
     ("mq-notify", "the notification of a POSIX message queue comes with the value 0"),
     ("device", "unknown devices are opened again by path, without the state that they had"),
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),

@@ -248,6 +248,36 @@ pub fn next_data(fd: BorrowedFd<'_>, offset: u64) -> Result<Option<(u64, u64)>> 
     }
 }
 
+/// PIDFD_GET_INFO (Linux 6.15): the wait status of a process that is gone; `None` where it is not told.
+#[must_use]
+pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    /// `_IOWR(0xff, 11, struct pidfd_info)` of its first version, 64 bytes.
+    const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    let mut info = [0_u64; 8];
+    info[0] = PIDFD_INFO_EXIT;
+    // SAFETY: the kernel reads and writes the 64 bytes that the number says.
+    let r = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) };
+    (r == 0 && info[0] & PIDFD_INFO_EXIT != 0).then_some((info[7] >> 32) as i32)
+}
+
+/// open_by_handle_at(2) with O_PATH, on the file system of `mount`.
+///
+/// # Errors
+/// EPERM without CAP_DAC_READ_SEARCH, ESTALE when there is no such file any more.
+pub fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> Result<OwnedFd> {
+    let mut record = (handle.len() as u32).to_ne_bytes().to_vec();
+    record.extend_from_slice(&kind.to_ne_bytes());
+    record.extend_from_slice(handle);
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    // SAFETY: `record` is a `struct file_handle` with as many bytes as it says.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), record.as_mut_ptr(), flags) };
+    let fd = check(fd as i32)?;
+    // SAFETY: a fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Raises our own soft limit of descriptors to the hard one: we hold one for each stored file.
 pub fn raise_descriptor_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

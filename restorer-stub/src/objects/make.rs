@@ -25,6 +25,8 @@ const KINDS: &[(ObjectKind, Create)] = &[
     (ObjectKind::PtySlave, pty::slave),
     (ObjectKind::Inherited, inherited::take),
     (ObjectKind::OpenQueue, mqueue::open),
+    (ObjectKind::Pidfd, pidfd::create),
+    (ObjectKind::Inotify, inotify::create),
 ];
 
 /// What is made when all the others are there.

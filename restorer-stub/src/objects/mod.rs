@@ -5,9 +5,11 @@ mod epoll;
 mod event;
 mod inet;
 mod inherited;
+mod inotify;
 mod locks;
 mod make;
 pub mod mqueue;
+mod pidfd;
 mod pipe;
 mod place;
 mod pty;
@@ -40,13 +42,21 @@ pub struct Table {
     number: &'static [AtomicI32],
     /// Saved id of the first process that has it; [`IN_A_MESSAGE`] for what is only in a queue.
     holder: &'static [AtomicI32],
+    /// Socket by which its first process sends it to the others, + 1; 0 for none. What they receive it by
+    /// is in `made`.
+    sender: &'static [AtomicI32],
 }
 
 const IN_A_MESSAGE: i32 = -1;
 
 impl Table {
     pub fn new(work: &Work, count: usize) -> Result<Self> {
-        Ok(Self { made: work.slice(count)?, number: work.slice(count)?, holder: work.slice(count)? })
+        Ok(Self {
+            made: work.slice(count)?,
+            number: work.slice(count)?,
+            holder: work.slice(count)?,
+            sender: work.slice(count)?,
+        })
     }
 
     fn load(of: &[AtomicI32], index: u32) -> i32 {
@@ -62,6 +72,10 @@ impl Table {
 
     fn made(&self, object: u32) -> Option<Fd> {
         Self::load(self.made, object).checked_sub(1).filter(|n| *n >= 0).map(Fd)
+    }
+
+    fn sender(&self, object: u32) -> Option<Fd> {
+        Self::load(self.sender, object).checked_sub(1).filter(|n| *n >= 0).map(Fd)
     }
 
     /// Lowest number in the first table that has it.

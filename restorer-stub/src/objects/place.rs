@@ -15,8 +15,8 @@ pub struct Placer {
     lowest: &'static [i32],
 }
 
-/// Gives a process its numbers, and closes what was made: exactly the saved descriptors are open
-/// afterwards, plus the stub's own at `ctx.high_fd()` and above.
+/// Gives a process its numbers: exactly the saved descriptors are open afterwards, but for those of what is
+/// not there yet, plus the stub's own at `ctx.high_fd()` and above.
 pub fn place(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     if !is_first_of_table(ctx, task) {
         return Ok(());
@@ -26,6 +26,9 @@ pub fn place(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
         fd::close_range(0, ctx.high_fd().saturating_sub(1)).map_err(Error::os("cannot close descriptors"))?;
     }
     for entry in o.fds {
+        if o.given(entry.object).is_none() && pidfd::is_late(ctx, o.object(entry.object)?) {
+            continue;
+        }
         let Some(made) = ctx.objects.made(entry.object) else {
             if regular::is_late(ctx, entry.object)? {
                 continue;
@@ -35,13 +38,16 @@ pub fn place(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
         fd::dup_to(made, entry.fd, entry.cloexec != 0)
             .map_err(|e| Error::os("cannot place the descriptor")(e).on(o.on(entry.fd)))?;
     }
-    o.each_first(ObjectKind::Epoll, epoll::fill)?;
+    o.each_first(ObjectKind::Inotify, inotify::watch_early)
+}
+
+/// Descriptors by which objects were made.
+fn close_made(ctx: &Ctx) {
     for index in 0..ctx.image.objects.len() as u32 {
         if let Some(made) = ctx.objects.made(index).filter(|fd| fd.0 as u32 >= ctx.high_fd()) {
             fd::close(made);
         }
     }
-    Ok(())
 }
 
 /// What can only be done when all processes have their memory and threads: timers run, owners have
@@ -52,8 +58,13 @@ pub fn finish(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     }
     let o = Placer::new(ctx, task)?;
     o.each_first(ObjectKind::Memfd, regular::seal)?;
+    pidfd::place(&o)?;
+    o.each_first(ObjectKind::Epoll, epoll::fill)?;
+    close_made(ctx);
+    o.each_first(ObjectKind::Inotify, inotify::watch_late)?;
     files::close_recreated(ctx);
     regular::open_late(&o)?;
+    o.each_first(ObjectKind::Inotify, inotify::settle)?;
     o.each_first(ObjectKind::TimerFd, event::arm)?;
     for (index, object) in ctx.image.objects.iter().enumerate() {
         let index = index as u32;

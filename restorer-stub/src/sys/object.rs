@@ -46,6 +46,31 @@ pub fn epoll_add(epoll: Fd, fd: i32, events: u32, data: u64) -> Result<()> {
     unsafe { sys!(__NR_epoll_ctl, epoll.0, EPOLL_CTL_ADD, fd, &raw const event) }.map(drop)
 }
 
+pub fn inotify_init(flags: u32) -> Result<Fd> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_inotify_init1, flags) }.map(|fd| Fd(fd as i32))
+}
+
+/// inotify_add_watch(2): the number of the watch.
+pub fn inotify_add(fd: Fd, path: &CPath, mask: u32) -> Result<i32> {
+    // SAFETY: the path is NUL-terminated and only read.
+    unsafe { sys!(__NR_inotify_add_watch, fd.0, path.as_ptr(), mask) }.map(|wd| wd as i32)
+}
+
+pub fn inotify_remove(fd: Fd, wd: i32) -> Result<()> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_inotify_rm_watch, fd.0, wd) }.map(drop)
+}
+
+/// FIONREAD: bytes that wait to be read.
+pub fn waiting_bytes(fd: Fd) -> Result<usize> {
+    const FIONREAD: u32 = 0x541b;
+    let mut n = 0i32;
+    // SAFETY: the kernel writes one int.
+    unsafe { sys!(__NR_ioctl, fd.0, FIONREAD, &raw mut n) }?;
+    Ok(n as usize)
+}
+
 /// pipe2(2): read end, write end; close-on-exec.
 pub fn pipe(flags: u32) -> Result<(Fd, Fd)> {
     let mut fds = [0i32; 2];

@@ -39,8 +39,13 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
 
 /// A descriptor of a process, which cannot come to mean another one.
 pub fn pidfd_open(pid: i32) -> Result<Fd> {
+    pidfd_open_with(pid, 0)
+}
+
+/// With PIDFD_NONBLOCK, PIDFD_THREAD.
+pub fn pidfd_open_with(pid: i32, flags: u32) -> Result<Fd> {
     // SAFETY: touches no memory.
-    unsafe { sys!(__NR_pidfd_open, pid, 0) }.map(|fd| Fd(fd as i32))
+    unsafe { sys!(__NR_pidfd_open, pid, flags) }.map(|fd| Fd(fd as i32))
 }
 
 pub fn pidfd_kill(pidfd: Fd, signal: i32) -> Result<()> {

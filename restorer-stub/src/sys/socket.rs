@@ -1,6 +1,6 @@
 //! Sockets.
 
-use super::{Fd, Result, sys};
+use super::{Errno, Fd, Result, sys};
 
 /// Numbers of include/linux/socket.h, include/linux/net.h and asm-generic/socket.h.
 pub const AF_UNIX: u32 = 1;
@@ -136,6 +136,27 @@ pub fn send_with(fd: Fd, bytes: &[u8], addr: &[u8], carried: &[i32]) -> Result<u
     let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
     // SAFETY: bytes, address and control message live until the call returns, and are only read.
     unsafe { sys!(__NR_sendmsg, fd.0, msg.as_ptr(), flags) }
+}
+
+/// Waits for a message with a descriptor, and leaves it there for others: a new descriptor, close-on-exec.
+pub fn peek_descriptor(fd: Fd) -> Result<Fd> {
+    const MSG_PEEK: u32 = 2;
+    const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
+    // `struct cmsghdr` (length, level and type), the descriptor, padding.
+    let mut control = [0u64; 3];
+    let mut byte = 0u8;
+    let iov = [&raw mut byte as usize, 1];
+    let mut msg = [0usize, 0, iov.as_ptr() as usize, 1, control.as_mut_ptr() as usize, 24, 0];
+    loop {
+        // SAFETY: byte and control message have the lengths that the message says, and live until the call
+        // returns; the kernel may also change `msg`, which is not looked at any more.
+        match unsafe { sys!(__NR_recvmsg, fd.0, msg.as_mut_ptr(), MSG_PEEK | MSG_CMSG_CLOEXEC) } {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(_) if control[0] < 20 => return Err(Errno::EBADF),
+            Ok(_) => return Ok(Fd(control[2] as i32)),
+        }
+    }
 }
 
 /// Looks at the first byte that waits, and leaves it there.

@@ -49,6 +49,17 @@ impl FdInfo {
         field(&self.text, name)?.parse().ok()
     }
 
+    /// A decimal field that may be negative.
+    #[must_use]
+    pub fn signed(&self, name: &str) -> Option<i32> {
+        field(&self.text, name)?.parse().ok()
+    }
+
+    /// The lines that begin with a word, without it.
+    pub fn lines(&self, word: &'static str) -> impl Iterator<Item = &str> {
+        self.text.lines().filter_map(move |l| l.strip_prefix(word))
+    }
+
     /// A hexadecimal field of its kind.
     #[must_use]
     pub fn hex(&self, name: &str) -> Option<u64> {

@@ -8,10 +8,13 @@ pub mod content;
 pub mod diag;
 pub mod event;
 pub mod fdinfo;
+pub mod find_inode;
 pub mod inet;
+pub mod inotify;
 pub mod mqueue;
 pub mod multicast;
 pub mod outside;
+pub mod pidfd;
 pub mod pipe;
 pub mod pty;
 pub mod regular;
@@ -153,6 +156,8 @@ pub enum Detail {
     PtyMaster(pty::MasterFacts),
     Memfd(regular::MemfdFacts),
     MessageQueue(mqueue::QueueFacts),
+    Pidfd(pidfd::PidfdFacts),
+    Inotify(inotify::InotifyFacts),
     /// A kind that nobody here knows, in words.
     Unknown(String),
     /// It could not be observed, and why.
@@ -312,6 +317,10 @@ const KINDS: &[(Sign, Collect)] = &[
     (Sign::Link("anon_inode:[eventpoll]"), event::epoll),
     (Sign::Link("anon_inode:[timerfd]"), event::timerfd),
     (Sign::Link("anon_inode:[signalfd]"), event::signalfd),
+    (Sign::Link("anon_inode:[pidfd]"), pidfd::collect),
+    (Sign::Link("pidfd:"), pidfd::collect),
+    (Sign::Link("anon_inode:inotify"), inotify::collect),
+    (Sign::Link("anon_inode:[inotify]"), inotify::collect),
     (Sign::Link("anon_inode:"), unknown),
     (Sign::Link("/memfd:"), regular::memfd),
     (Sign::FileSystem(mqueue::FILE_SYSTEM), mqueue::collect),
@@ -332,11 +341,12 @@ const KINDS: &[(Sign, Collect)] = &[
     (Sign::Mode(libc::S_IFSOCK), socket::unknown),
 ];
 
-/// Observes the descriptors of stopped processes.
+/// Observes the descriptors of stopped processes. `search`: directories to look for files in of which
+/// only the inode is known.
 ///
 /// # Errors
 /// When `/proc/PID/fd` cannot be read, or a target died.
-pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
+pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
     sys::fd::raise_descriptor_limit();
     let mut tables = tables(targets)?;
     let holders: Vec<Holder<'_>> = tables
@@ -385,6 +395,7 @@ pub fn collect(targets: &mut [Frozen]) -> Result<FdFacts> {
             event::resolve_targets(&cx, (index, d.pid, d.fd), targets);
         }
     }
+    inotify::resolve(&inside, &mut descriptions, search);
     pty::resolve(&mut descriptions);
     pty::contents(&cx, &mut descriptions)?;
     Ok(FdFacts { tables, descriptions, files: cx.files })

@@ -5,7 +5,9 @@
 
 mod event;
 mod inet;
+mod inotify;
 mod mqueue;
+mod pidfd;
 mod pipe;
 mod pty;
 mod regular;
@@ -18,7 +20,7 @@ mod unknown;
 
 use super::Builder;
 use crate::collect::fd::{Description, Detail, FdFacts, LockFacts};
-use crate::collect::{Facts, TaskFacts};
+use crate::collect::{Facts, TaskFacts, ZombieFacts};
 use ckpt_format::fd::regular::Inherited;
 use ckpt_format::fd::{lock_kind, object_flags};
 use ckpt_format::*;
@@ -44,6 +46,7 @@ pub fn plan(builder: &mut Builder, facts: &Facts) -> Vec<u32> {
     let mut p = Planner {
         b: builder,
         tasks: &facts.tasks,
+        zombies: &facts.zombies,
         fds,
         base,
         held,
@@ -66,6 +69,7 @@ pub fn plan(builder: &mut Builder, facts: &Facts) -> Vec<u32> {
 struct Planner<'a> {
     b: &'a mut Builder,
     tasks: &'a [TaskFacts],
+    zombies: &'a [ZombieFacts],
     fds: &'a FdFacts,
     base: u32,
     /// Table and number of all that refer to each description, sorted.
@@ -95,6 +99,8 @@ impl<'a> Planner<'a> {
             Detail::Memfd(facts) => Some(regular::memfd(self, d, facts)),
             Detail::MessageQueue(facts) => mqueue::open(self, d, facts),
             Detail::Pipe(_) => pipe::end(self, index, d),
+            Detail::Pidfd(facts) => pidfd::pidfd(self, d, facts),
+            Detail::Inotify(facts) => Some(inotify::inotify(self, d, facts)),
             Detail::EventFd(facts) => Some(event::eventfd(self, d, facts)),
             Detail::TimerFd(facts) => Some(event::timerfd(self, facts)),
             Detail::SignalFd(mask) => Some(event::signalfd(self, *mask)),
@@ -216,6 +222,13 @@ impl<'a> Planner<'a> {
         let what = format!("{}: its signals (F_SETOWN) go to {id}, outside the image", self.name(d));
         self.refuse(d, what, "set another owner before the dump");
         (0, 0)
+    }
+
+    /// A process or thread of the image, by the id that we see, as the program knows it.
+    fn own_id(&self, seen: i32) -> Option<i32> {
+        let mut threads = self.tasks.iter().flat_map(|t| &t.threads);
+        let living = threads.find(|t| t.tid == seen).map(|t| t.own_tid);
+        living.or_else(|| self.zombies.iter().find(|z| z.pid == seen).map(|z| z.own_pid))
     }
 
     /// Locks that belong to the description; [`Self::posix_locks`] adds the others.

@@ -54,16 +54,7 @@ pub fn file(p: &mut Planner<'_>, index: usize, d: &Description, facts: &FileFact
     }
     let deleted = deleted(p, d, facts)?;
     let of = of_process(p, index, d, facts)?;
-    let file = match deleted {
-        true if kind != libc::S_IFREG => without_name(p, &d.stat, &facts.path),
-        true => {
-            let contents = facts.contents.clone().unwrap_or_default();
-            let file = nameless(p, &d.stat, &facts.path, file_flags::DELETED, &contents);
-            tmpfile(p, d, file);
-            file
-        }
-        false => named(p, &d.stat, &facts.path),
-    };
+    let file = if deleted { recreated(p, d, facts) } else { named(p, &d.stat, &facts.path) };
     let sized = kind == libc::S_IFREG && ![PROC, SYSFS, NSFS].contains(&facts.fs_type);
     let min_size = if sized { d.stat.size } else { 0 };
     let seen = if facts.seen { open_file_flags::SEEN } else { 0 };
@@ -167,12 +158,35 @@ fn tmpfile(p: &mut Planner<'_>, d: &Description, file: u32) {
     }
 }
 
+/// What has no name any more.
+fn recreated(p: &mut Planner<'_>, d: &Description, facts: &FileFacts) -> u32 {
+    if d.stat.kind() != libc::S_IFREG {
+        return without_name(p, &d.stat, &facts.path);
+    }
+    let contents = facts.contents.clone().unwrap_or_default();
+    let file = nameless(p, &d.stat, &facts.path, file_flags::DELETED, &contents);
+    tmpfile(p, d, file);
+    file
+}
+
+/// The file behind a description that has no name any more; `None` for another one.
+pub fn deleted_file(p: &mut Planner<'_>, d: &Description, facts: &FileFacts) -> Option<u32> {
+    let gone = matches!(facts.name, NameState::Deleted | NameState::NameLost);
+    let known = d.stat.kind() == libc::S_IFDIR || facts.contents.is_some();
+    (gone && known).then(|| recreated(p, d, facts))
+}
+
+/// The file behind the description of a memfd.
+pub fn memfd_file(p: &mut Planner<'_>, d: &Description, facts: &MemfdFacts) -> u32 {
+    nameless(p, &d.stat, &facts.name, file_flags::MEMFD, &facts.contents)
+}
+
 pub fn memfd(p: &mut Planner<'_>, d: &Description, facts: &MemfdFacts) -> Object {
     if facts.huge_pages {
         let what = format!("{}: a memfd of huge pages", p.name(d));
         p.refuse(d, what, "use anonymous huge pages, or a file on a hugetlbfs");
     }
-    let file = nameless(p, &d.stat, &facts.name, file_flags::MEMFD, &facts.contents);
+    let file = memfd_file(p, d, facts);
     let payload =
         p.b.payload(&OpenFile { file, seals: facts.seals, min_size: d.stat.size, ..OpenFile::default() });
     Object { kind: ObjectKind::Memfd as u32, offset: d.info.pos, payload, inner: NONE, ..Object::default() }

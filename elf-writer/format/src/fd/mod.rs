@@ -5,8 +5,10 @@
 //! payload of an object is the record of its kind, in the blob note.
 
 pub mod event;
+pub mod inotify;
 pub mod mqueue;
 pub mod options;
+pub mod pidfd;
 pub mod pipe;
 pub mod regular;
 pub mod socket;
@@ -135,6 +137,10 @@ pub enum ObjectKind {
     OpenQueue = 17,
     /// The queue; no descriptor refers to it directly. [`mqueue::MessageQueue`].
     MessageQueue = 18,
+    /// [`pidfd::Pidfd`].
+    Pidfd = 40,
+    /// [`inotify::Inotify`] followed by its watches.
+    Inotify = 41,
 }
 
 impl ObjectKind {
@@ -158,6 +164,8 @@ impl ObjectKind {
             PtySlave,
             OpenQueue,
             MessageQueue,
+            Pidfd,
+            Inotify,
         ]
         .into_iter()
         .find(|k| *k as u32 == v)

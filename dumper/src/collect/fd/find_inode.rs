@@ -1,0 +1,233 @@
+//! Paths of inodes, for what the kernel tells only by inode number (inotify).
+//!
+//! In this order: paths that the processes are known to use, and the directories above them, which takes a
+//! stat(2) each; the kernel's own answer (open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH); then a walk
+//! through directories, near ones first, that is given up after a while: the processes are stopped meanwhile.
+
+use super::FileStat;
+use crate::sys;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirEntry, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// An inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// As the kernel writes it: major << 20 | minor.
+    pub device: u64,
+    pub ino: u64,
+    pub handle: Option<(i32, Vec<u8>)>,
+}
+
+/// What was found, by device (as the kernel writes it) and inode.
+pub type Found = HashMap<(u64, u64), (FileStat, Vec<u8>)>;
+
+/// How long directories are walked through that nobody named.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A device number as stat(2) gives it.
+#[must_use]
+pub fn user_device(device: u64) -> u64 {
+    libc::makedev((device >> 20) as u32, (device & 0xf_ffff) as u32)
+}
+
+struct Search {
+    /// By device (as stat(2) gives it) and inode.
+    wanted: HashMap<(u64, u64), Wanted>,
+    found: Found,
+}
+
+/// Finds as many as possible.
+pub fn find(pids: &[i32], links: &[&[u8]], wanted: Vec<Wanted>, named: &[PathBuf]) -> Found {
+    let wanted = wanted.into_iter().map(|w| ((user_device(w.device), w.ino), w)).collect();
+    let mut search = Search { wanted, found: Found::new() };
+    let mut near: Vec<PathBuf> = named.to_vec();
+    near.extend(known_paths(pids, links));
+    let mut seen = HashSet::new();
+    for path in near.iter().flat_map(|p| p.ancestors()).filter(|p| p.is_absolute()) {
+        if search.is_done() {
+            return search.found;
+        }
+        if seen.insert(path.to_path_buf()) {
+            search.look_at(path);
+        }
+    }
+    let mounts = pids.first().map(|pid| mount_points(*pid)).unwrap_or_default();
+    search.by_handle(&mounts);
+    search.walk(named, None);
+    let start: Vec<PathBuf> = search
+        .found
+        .values()
+        .map(|(_, path)| PathBuf::from(OsString::from_vec(path.clone())))
+        .chain(near.iter().cloned())
+        .chain(near.iter().flat_map(|p| p.ancestors().skip(1).map(Path::to_path_buf)))
+        .chain(mounts.into_iter().map(|(_, point)| point))
+        .collect();
+    search.walk(&start, Some(Instant::now() + PATIENCE));
+    search.found
+}
+
+impl Search {
+    fn is_done(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Takes the path if it is one of those. No watch sees that: nothing is opened.
+    fn look_at(&mut self, path: &Path) {
+        let Ok(meta) = path.symlink_metadata() else { return };
+        if let Some(w) = self.wanted.remove(&(meta.dev(), meta.ino())) {
+            let path = path.as_os_str().as_bytes().to_vec();
+            self.found.insert((w.device, w.ino), (FileStat::of(&meta), path));
+        }
+    }
+
+    /// Asks the kernel, where that is permitted.
+    fn by_handle(&mut self, mounts: &[(u64, PathBuf)]) {
+        let mut opened: HashMap<u64, Option<File>> = HashMap::new();
+        for (key, w) in self.wanted.clone() {
+            let Some((kind, bytes)) = &w.handle else { continue };
+            let mount = opened.entry(key.0).or_insert_with(|| {
+                let (_, point) = mounts.iter().find(|(device, _)| *device == key.0)?;
+                File::open(point).ok()
+            });
+            let Some(mount) = mount else { continue };
+            match sys::fd::open_by_handle(mount.as_fd(), *kind, bytes) {
+                Ok(file) => {
+                    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                    if let Ok(path) = link {
+                        self.look_at(&path);
+                    }
+                }
+                // Not permitted, for this one as for all others.
+                Err(e) if e.raw_os_error() == Some(libc::EPERM) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Looks through directories, breadth first, on the file systems that matter.
+    fn walk(&mut self, start: &[PathBuf], end: Option<Instant>) {
+        let late = || end.is_some_and(|end| Instant::now() > end);
+        let mut seen = HashSet::new();
+        let mut queue: VecDeque<PathBuf> = start.iter().cloned().collect();
+        while let Some(dir) = queue.pop_front() {
+            if self.is_done() || late() {
+                return;
+            }
+            let Ok(meta) = dir.symlink_metadata() else { continue };
+            let matters = self.wanted.keys().any(|(device, _)| *device == meta.dev());
+            if !meta.is_dir() || !matters || !seen.insert((meta.dev(), meta.ino())) {
+                continue;
+            }
+            let inodes: BTreeSet<u64> = self.wanted.keys().map(|(_, ino)| *ino).collect();
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if inodes.contains(&entry.ino()) {
+                    self.look_at(&entry.path());
+                }
+                if is_dir(&entry) {
+                    queue.push_back(entry.path());
+                }
+            }
+        }
+    }
+}
+
+fn is_dir(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|t| t.is_dir())
+}
+
+/// Paths that the processes are known to use.
+fn known_paths(pids: &[i32], links: &[&[u8]]) -> Vec<PathBuf> {
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let mut paths = Vec::new();
+    for pid in pids {
+        let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let link = |what: &str| std::fs::read_link(format!("/proc/{pid}/{what}")).ok();
+        let cwd = link("cwd").unwrap_or_else(|| "/".into());
+        let arguments = read("cmdline");
+        // `--watch=DIR` too.
+        let arguments = arguments.split(|b| [0, b'='].contains(b)).filter(|a| !a.is_empty());
+        paths.extend(arguments.flat_map(|a| [cwd.join(path(a)), resolved(&cwd.join(path(a)))]));
+        let environment = read("environ");
+        let values = environment.split(|b| [0, b'=', b':'].contains(b));
+        paths.extend(values.filter(|v| v.starts_with(b"/")).map(path));
+        paths.push(cwd);
+        paths.extend(link("root").into_iter().chain(link("exe")));
+    }
+    paths.extend(links.iter().filter(|l| l.starts_with(b"/")).map(|l| path(l)));
+    // What everybody watches.
+    paths.extend(
+        ["/etc/resolv.conf", "/etc/localtime", "/dev", "/run", "/tmp", "/var/log"].map(PathBuf::from),
+    );
+    let mut seen = HashSet::new();
+    paths.retain(|p| seen.insert(p.clone()));
+    paths
+}
+
+/// Without symbolic links.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// Mount points with their devices, of a process.
+fn mount_points(pid: i32) -> Vec<(u64, PathBuf)> {
+    let text = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    text.split(|b| *b == b'\n').filter_map(mount_point).collect()
+}
+
+/// `36 35 98:0 /root /point ...` (proc_pid_mountinfo(5)); blanks in paths are octal.
+fn mount_point(line: &[u8]) -> Option<(u64, PathBuf)> {
+    let mut words = line.split(|b| *b == b' ');
+    let device = std::str::from_utf8(words.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let point = unescaped(words.nth(1)?);
+    Some((libc::makedev(major.parse().ok()?, minor.parse().ok()?), PathBuf::from(OsString::from_vec(point))))
+}
+
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = (*first == b'\\').then(|| std::str::from_utf8(rest.get(1..4)?).ok()).flatten();
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_lines() {
+        let line = br"36 35 98:0 /mnt1 /a\040b rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        assert_eq!(mount_point(line), Some((libc::makedev(98, 0), PathBuf::from("/a b"))));
+        assert_eq!(mount_point(b""), None);
+    }
+
+    #[test]
+    fn directories_below_a_named_one_are_walked_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        std::fs::create_dir_all(&deep).unwrap();
+        let meta = deep.metadata().unwrap();
+        let device = u64::from(libc::major(meta.dev())) << 20 | u64::from(libc::minor(meta.dev()));
+        let wanted = Wanted { device, ino: meta.ino(), handle: None };
+        let found = find(&[], &[], vec![wanted], &[dir.path().to_path_buf()]);
+        assert_eq!(found[&(device, meta.ino())].1, deep.as_os_str().as_bytes());
+    }
+}
