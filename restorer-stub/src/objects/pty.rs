@@ -28,7 +28,7 @@ pub fn master(o: &Maker, index: u32, object: &'static Object) -> Result<Option<F
 
 pub fn slave(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let master = of_pair(o, index, object)?;
-    let flags = object.open_flags & (O_ACCMODE | O_NONBLOCK);
+    let flags = object.open_flags & (O_ACCMODE | O_NONBLOCK | O_LARGEFILE);
     let slave = pty::peer(master, flags)
         .map_err(|e| Error::os("cannot open the other end of the pseudo-terminal")(e).on(o.on(index)))?;
     let slave = o.raise(slave)?;

@@ -13,18 +13,18 @@ pub struct Limits {
 /// `struct mq_attr`: flags, most messages, size of a message, messages now.
 type Attributes = [u64; 8];
 
-/// mq_open(2) of a queue that is there.
+/// mq_open(2) of a queue that is there. Not with O_CLOEXEC, which would stay among the flags of the open file.
 pub fn open(name: &[u8], flags: u32) -> Result<Fd> {
     let name = CPath::new(name)?;
     // SAFETY: the name is NUL-terminated and only read.
-    unsafe { sys!(__NR_mq_open, name.as_ptr(), flags | O_CLOEXEC, 0, 0) }.map(|fd| Fd(fd as i32))
+    unsafe { sys!(__NR_mq_open, name.as_ptr(), flags, 0, 0) }.map(|fd| Fd(fd as i32))
 }
 
 /// mq_open(2) of a new queue, for both, without waiting.
 pub fn create(name: &[u8], limits: Limits) -> Result<Fd> {
     let name = CPath::new(name)?;
     let attributes: Attributes = [0, limits.messages, limits.size, 0, 0, 0, 0, 0];
-    let flags = O_RDWR | O_NONBLOCK | O_CREAT | O_EXCL | O_CLOEXEC;
+    let flags = O_RDWR | O_NONBLOCK | O_CREAT | O_EXCL;
     // SAFETY: the name is NUL-terminated; both are only read.
     unsafe { sys!(__NR_mq_open, name.as_ptr(), flags, 0o600, attributes.as_ptr()) }.map(|fd| Fd(fd as i32))
 }

@@ -43,10 +43,11 @@ pub fn set_exclusive(tty: Fd) -> Result<()> {
     unsafe { sys!(__NR_ioctl, tty.0, TIOCEXCL, 0) }.map(drop)
 }
 
-/// Opens the slave of a master (Linux 4.13), by whatever name it has; never as controlling terminal.
+/// Opens the slave of a master (Linux 4.13), by whatever name it has; never as controlling terminal. Not with
+/// O_CLOEXEC, which would stay among the flags of the open file, as no program has them that opened it by name.
 pub fn peer(master: Fd, flags: u32) -> Result<Fd> {
     // SAFETY: touches no memory.
-    unsafe { sys!(__NR_ioctl, master.0, TIOCGPTPEER, flags | O_NOCTTY | O_CLOEXEC) }.map(|fd| Fd(fd as i32))
+    unsafe { sys!(__NR_ioctl, master.0, TIOCGPTPEER, flags | O_NOCTTY) }.map(|fd| Fd(fd as i32))
 }
 
 /// Sets `struct winsize`.

@@ -4,6 +4,7 @@
 //! share an open file description, then one duplicate per description answers what only a
 //! descriptor can be asked. The duplicate is the target's own description: nothing may change it.
 
+pub mod cloexec;
 pub mod content;
 pub mod diag;
 pub mod event;
@@ -224,6 +225,8 @@ pub struct Context<'a> {
     unix: Option<diag::UnixTable>,
     tcp: Option<tcp::TcpTable>,
     defaults: socket::Defaults,
+    /// Descriptors whose fdinfo does not tell whether they are closed on exec.
+    doubtful: Vec<(i32, i32)>,
 }
 
 impl Context<'_> {
@@ -381,6 +384,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
         unix: None,
         tcp: None,
         defaults: socket::Defaults::default(),
+        doubtful: Vec::new(),
     };
     let mut descriptions = Vec::with_capacity(firsts.len());
     for i in firsts {
@@ -398,7 +402,9 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
     inotify::resolve(&inside, &mut descriptions, search);
     pty::resolve(&mut descriptions);
     pty::contents(&cx, &mut descriptions)?;
-    Ok(FdFacts { tables, descriptions, files: cx.files })
+    let Context { files, doubtful, .. } = cx;
+    cloexec::settle(targets, &mut tables, &descriptions, &doubtful)?;
+    Ok(FdFacts { tables, descriptions, files })
 }
 
 /// Identifies the descriptors in messages, among which sockets may be with messages of their own;
@@ -550,11 +556,14 @@ fn vanished(e: &anyhow::Error) -> bool {
         .is_some_and(|e| e.raw_os_error() == Some(libc::ESRCH) || e.kind() == ErrorKind::NotFound)
 }
 
-fn ownership(cx: &Context<'_>, probe: &Probe) -> Result<((i32, i32), i32)> {
+fn ownership(cx: &mut Context<'_>, probe: &Probe) -> Result<((i32, i32), i32)> {
     if probe.info.flags as i32 & libc::O_PATH != 0 {
         return Ok(((0, 0), 0));
     }
     let ours = cx.duplicate(probe)?;
+    if probe.info.cloexec && cloexec::is_doubtful(ours.as_fd())? {
+        cx.doubtful.push((probe.pid, probe.fd));
+    }
     Ok((sys::fd::owner(ours.as_fd())?, sys::fd::fcntl_get(ours.as_fd(), F_GETSIG)?))
 }
 
