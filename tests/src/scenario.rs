@@ -124,15 +124,23 @@ impl Scenarios {
     }
 
     fn run_image(&self, t: &T, pid: Option<&str>) -> anyhow::Result<Proc> {
-        let mut restore = t.restore("saved.ckpt").with(|l| l.wrapper(&self.restore_wrapper));
-        if let Some(mode) = pid {
-            restore = restore.pid(mode);
-        }
-        let mut restored = restore.start()?;
-        if self.ping {
-            self.alive(t, &mut restored)?;
-        }
-        Ok(restored)
+        let mut attempts = 0;
+        t.wait_for("an image whose ids are free", || {
+            let mut restore = t.restore("saved.ckpt").with(|l| l.wrapper(&self.restore_wrapper));
+            if let Some(mode) = pid {
+                restore = restore.pid(mode);
+            }
+            let mut restored = restore.start()?;
+            if self.ping
+                && let Err(e) = self.alive(t, &mut restored)
+            {
+                // Whatever else runs here may have got one of them for a moment.
+                attempts += 1;
+                let taken = restored.stderr().contains("the id is in use: process");
+                return if taken && attempts < 20 { Ok(None) } else { Err(e) };
+            }
+            Ok(Some(restored))
+        })
     }
 
     /// Waits for a sign of life, or fails as soon as the process ends.

@@ -52,12 +52,19 @@ impl Who {
 pub struct Suite {
     name: &'static str,
     trials: Vec<Trial>,
+    alone: bool,
 }
 
 impl Suite {
     /// `name` is the cargo name of the test target: it appears in the command that repeats a test.
     pub fn new(name: &'static str) -> Self {
-        Self { name, trials: Vec::new() }
+        Self { name, trials: Vec::new(), alone: false }
+    }
+
+    /// For tests that would be in each other's way.
+    pub fn one_at_a_time(&mut self) -> &mut Self {
+        self.alone = true;
+        self
     }
 
     /// Adds a test that runs as whoever runs the suite.
@@ -88,7 +95,10 @@ impl Suite {
         close_inherited();
         // Orphans become ours, to be reaped at once: some init takes a second, and their ids are wanted.
         let _ = nix::sys::prctl::set_child_subreaper(true);
-        let args = Arguments::from_args();
+        let mut args = Arguments::from_args();
+        if self.alone {
+            args.test_threads = Some(1);
+        }
         // Not while a victim waits, which does not do so for ever. Tests say what failed.
         if !args.list {
             let _ = crate::build::tool("ckpt-dump");
@@ -200,7 +210,7 @@ impl T {
     fn new(name: &str, who: Who) -> anyhow::Result<Self> {
         let dir = WorkDir::new(name)?;
         who.own(dir.path())?;
-        let seconds = std::env::var("CKPT_TEST_DEADLINE").ok().and_then(|s| s.parse().ok()).unwrap_or(30);
+        let seconds = std::env::var("CKPT_TEST_DEADLINE").ok().and_then(|s| s.parse().ok()).unwrap_or(90);
         Ok(Self(Rc::new(Inner {
             dir,
             who,

@@ -6,9 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 
 fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("ptys");
+    // The number of a pair that is gone for the moment is the next that anybody gets.
+    suite.one_at_a_time();
     suite.victim("pty_pair", Scenarios::default().all_pids());
     suite.victim("pty_session", Scenarios::tree());
     suite.victim("pty_data", Scenarios::tree());
+    suite.victim("fd_cloexec", Scenarios::default().pids(&["same"]));
     suite.victim("pty_own", Scenarios { twice: false, ..Scenarios::default() }.pids(&["same", "ns"]));
     if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
         for (who, suffix) in [(Who::Me, ""), (Who::User, "-user")] {
