@@ -28,11 +28,12 @@
 //!
 //! Environment: `CKPT_TEST_BIN_DIR` (use the programs there instead of building them),
 //! `CKPT_TEST_PLAIN` (victims run without a dump, to see that they themselves are right),
-//! `CKPT_TEST_DEADLINE` (seconds that a test may wait for one condition, default 30),
+//! `CKPT_TEST_DEADLINE` (seconds that a test may wait for one condition, default 90),
 //! `CKPT_TEST_KEEP` (keep the directories of tests that passed, too), `TMPDIR`.
 
 mod build;
 mod ckpt;
+mod network;
 mod process;
 pub mod procfs;
 mod pty;
