@@ -1,4 +1,4 @@
-//! Real programs that talk to each other over sockets and terminals, in one tree: dumped in the middle,
+//! Real programs that talk to each other over sockets, terminals and files, in one tree: dumped in the middle,
 //! killed, continued. What they say in the end is checked by themselves (tests/real).
 
 use ckpt_tests::*;
@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         ("relay_udp", |t| relay(t, "udp")),
         ("memcached", memcached),
         ("curl_200_mb", curl),
+        ("inotifywait", inotifywait),
         ("socat_pty", |t| terminal(t, "socat", &["socat"])),
         ("sshd_and_ssh", ssh),
         ("go_server", go),
@@ -132,6 +133,11 @@ fn memcached(t: &T) -> anyhow::Result<Proc> {
 fn curl(t: &T) -> anyhow::Result<Proc> {
     need("curl")?;
     python(t, "download.py", &[])
+}
+
+fn inotifywait(t: &T) -> anyhow::Result<Proc> {
+    need("inotifywait")?;
+    python(t, "watch.py", &[])
 }
 
 fn terminal(t: &T, kind: &str, needed: &[&str]) -> anyhow::Result<Proc> {
