@@ -37,7 +37,7 @@ pub struct Cli {
     #[arg(long, conflicts_with = "check")]
     pub leave_stopped: bool,
 
-    /// Wait until the image is safe on the disk (as --kill always does), not only complete
+    /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file), not only complete
     #[arg(long)]
     pub sync: bool,
 

@@ -197,7 +197,8 @@ fn write(
 fn commit(mut image: PendingImage, path: Option<&Path>, sync: bool) -> Result<elf_writer::Summary> {
     let failed = |e| output_error(path.unwrap_or(Path::new("")), e);
     failpoint::hit("before-sync")?;
-    if sync {
+    // An image that is replaced may be the only good one until the new one is on the disk.
+    if sync || path.is_some_and(Path::exists) {
         image.sync().map_err(failed)?;
     }
     failpoint::hit("before-rename")?;
