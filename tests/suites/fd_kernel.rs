@@ -12,6 +12,7 @@ fn main() -> std::process::ExitCode {
     suite.forms("form_inotify", Scenarios::default());
     suite.test("inotify_with_events", inotify_with_events);
     suite.test_as(Who::User, "inotify_on_what_is_hidden", inotify_hidden);
+    suite.victim("epoll_edges", Scenarios::default());
     suite.run()
 }
 

@@ -59,13 +59,13 @@ pub fn finish(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     let o = Placer::new(ctx, task)?;
     o.each_first(ObjectKind::Memfd, regular::seal)?;
     pidfd::place(&o)?;
-    o.each_first(ObjectKind::Epoll, epoll::fill)?;
+    o.each_first(ObjectKind::TimerFd, event::arm)?;
+    epoll::fill_all(&o)?;
     close_made(ctx);
     o.each_first(ObjectKind::Inotify, inotify::watch_late)?;
     files::close_recreated(ctx);
     regular::open_late(&o)?;
     o.each_first(ObjectKind::Inotify, inotify::settle)?;
-    o.each_first(ObjectKind::TimerFd, event::arm)?;
     for (index, object) in ctx.image.objects.iter().enumerate() {
         let index = index as u32;
         if let Some(fd) = o.placed(index).filter(|_| ctx.objects.is_first(index, task)) {

@@ -39,11 +39,19 @@ pub fn epoll_create() -> Result<Fd> {
     unsafe { sys!(__NR_epoll_create1, O_CLOEXEC) }.map(|fd| Fd(fd as i32))
 }
 
-/// EPOLL_CTL_ADD.
-pub fn epoll_add(epoll: Fd, fd: i32, events: u32, data: u64) -> Result<()> {
+/// epoll_ctl(2).
+pub fn epoll_control(epoll: Fd, op: u32, fd: i32, events: u32, data: u64) -> Result<()> {
     let event = epoll_event { events, data };
     // SAFETY: the event is only read.
-    unsafe { sys!(__NR_epoll_ctl, epoll.0, EPOLL_CTL_ADD, fd, &raw const event) }.map(drop)
+    unsafe { sys!(__NR_epoll_ctl, epoll.0, op, fd, &raw const event) }.map(drop)
+}
+
+/// epoll_wait(2) for one event, without waiting.
+pub fn epoll_take(epoll: Fd) -> Result<Option<u32>> {
+    let mut event = epoll_event { events: 0, data: 0 };
+    // SAFETY: the kernel writes at most one event.
+    let n = unsafe { sys!(__NR_epoll_pwait, epoll.0, &raw mut event, 1, 0, 0, 8) }?;
+    Ok((n != 0).then_some(event.events))
 }
 
 pub fn inotify_init(flags: u32) -> Result<Fd> {

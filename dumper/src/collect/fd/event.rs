@@ -1,6 +1,6 @@
 //! eventfd, timerfd, signalfd, epoll: fdinfo tells everything.
 
-use super::{Context, Detail, Probe};
+use super::{Context, Description, Detail, Probe};
 use crate::sys;
 use anyhow::{Result, anyhow};
 use std::os::fd::AsFd;
@@ -34,6 +34,23 @@ pub struct EpollTarget {
     pub sdev: u64,
     /// Index of the description that is watched; `None` when no descriptor refers to it any more.
     pub description: Option<usize>,
+    /// Edge-triggered: events that are true, and of which the program knows already.
+    pub seen: u32,
+}
+
+impl EpollTarget {
+    /// Set once by the caller, never reported (EP_PRIVATE_BITS in fs/eventpoll.c).
+    const HOW: u32 =
+        (libc::EPOLLWAKEUP | libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLEXCLUSIVE) as u32;
+
+    fn is_edge_triggered(&self) -> bool {
+        self.events & libc::EPOLLET as u32 != 0
+    }
+
+    /// Not after a one-shot has fired.
+    fn is_armed(&self) -> bool {
+        self.events & !Self::HOW != 0
+    }
 }
 
 pub fn eventfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
@@ -79,6 +96,40 @@ pub fn resolve_targets(cx: &Context<'_>, epoll: (usize, i32, i32), targets: &mut
         let all = || cx.first.iter().position(|first| is_it(*first).unwrap_or(false));
         targets[i].description = hinted.or_else(all);
     }
+}
+
+/// Finds which edge-triggered events the program has been told of. An event that is true is either in the
+/// instance's list of what is ready, or was reported before. The list is shown nowhere, but whether there is
+/// anything in it (poll(2) of the instance). If so, nothing is taken for reported: once too often is better
+/// than never.
+pub fn seen_edges(cx: &Context<'_>, descriptions: &mut [Description]) {
+    for index in 0..descriptions.len() {
+        let Detail::Epoll(targets) = &descriptions[index].detail else { continue };
+        if !targets.iter().any(|t| t.is_edge_triggered() && t.is_armed()) {
+            continue;
+        }
+        let Ok(ours) = cx.duplicate_of(&descriptions[index]) else { continue };
+        if sys::fd::poll_now(ours.as_fd(), libc::POLLIN).is_ok_and(|events| events != 0) {
+            continue;
+        }
+        let now: Vec<u32> = targets.iter().map(|t| true_now(cx, descriptions, t)).collect();
+        if let Detail::Epoll(targets) = &mut descriptions[index].detail {
+            for (t, now) in targets.iter_mut().zip(now).filter(|(t, _)| t.is_edge_triggered()) {
+                t.seen = now;
+            }
+        }
+    }
+}
+
+/// Events of a registration that are true now. What waits for a signalfd depends on who asks.
+fn true_now(cx: &Context<'_>, descriptions: &[Description], t: &EpollTarget) -> u32 {
+    let Some(d) = t.description.and_then(|index| descriptions.get(index)) else { return 0 };
+    if !t.is_armed() || matches!(d.detail, Detail::SignalFd(_)) {
+        return 0;
+    }
+    let events = (t.events & !EpollTarget::HOW) as i16;
+    let now = cx.duplicate_of(d).and_then(|ours| Ok(sys::fd::poll_now(ours.as_fd(), events)?));
+    now.map_or(0, |now| u32::from(now as u16))
 }
 
 fn missing(probe: &Probe, what: &str) -> anyhow::Error {

@@ -399,6 +399,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
             event::resolve_targets(&cx, (index, d.pid, d.fd), targets);
         }
     }
+    event::seen_edges(&cx, &mut descriptions);
     inotify::resolve(&inside, &mut descriptions, search);
     pty::resolve(&mut descriptions);
     pty::contents(&cx, &mut descriptions)?;

@@ -46,7 +46,7 @@ pub fn epoll(p: &mut Planner<'_>, d: &Description, targets: &[EpollTarget]) -> O
             continue;
         };
         let object = p.object_of(description);
-        records.push(event::EpollTarget { fd: t.fd, events: t.events, data: t.data, object, reserved: 0 });
+        records.push(event::EpollTarget { fd: t.fd, events: t.events, data: t.data, object, seen: t.seen });
     }
     let mut bytes = Epoll { count: records.len() as u32, reserved: 0 }.as_bytes().to_vec();
     bytes.extend_from_slice(records.as_bytes());

@@ -38,6 +38,7 @@ crate::records! {
         pub data: u64,
         /// Object that it watches.
         pub object: u32,
-        pub reserved: u32,
+        /// Edge-triggered: events that are true, and of which the program knows already; else 0.
+        pub seen: u32,
     }
 }
