@@ -144,7 +144,11 @@ pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
     let file = get(ctx, index)?;
     let path = path(ctx, file)?;
     let fd = if file.flags & file_flags::MEMFD != 0 {
-        memfd(path)?
+        let fd = memfd(path)?;
+        // Before its seals: F_SEAL_EXEC forbids it, and adds others to what can be executed.
+        let _ = fd::fchown(fd, file.uid, file.gid);
+        let _ = fd::fchmod(fd, file.mode & 0o7777);
+        fd
     } else {
         crate::nameless::make(ctx, index, file, path)?
     };

@@ -13,6 +13,9 @@ fn main() -> std::process::ExitCode {
     suite.test("inotify_with_events", inotify_with_events);
     suite.test_as(Who::User, "inotify_on_what_is_hidden", inotify_hidden);
     suite.victim("epoll_edges", Scenarios::default());
+    for kind in ["form_semaphore", "form_timerfd", "form_signalfd", "form_memfd"] {
+        suite.forms(kind, Scenarios::default());
+    }
     suite.run()
 }
 

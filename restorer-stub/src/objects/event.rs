@@ -3,7 +3,7 @@
 use super::make::Maker;
 use super::place::Placer;
 use crate::report::{Error, Result};
-use crate::sys::{Fd, fd, object as sys};
+use crate::sys::{Errno, Fd, fd, object as sys};
 use ckpt_format::Object;
 use ckpt_format::fd::event::{EventFd, SignalFd, TimerFd};
 
@@ -28,8 +28,13 @@ pub fn eventfd(o: &Maker, index: u32, object: &'static Object) -> Result<Option<
 /// It is set going by [`arm`].
 pub fn timerfd(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &TimerFd = o.ctx.image.payload(object.payload)?;
-    let fd = sys::timerfd_create(saved.clock)
-        .map_err(|e| Error::os("cannot make the timerfd")(e).on(o.on(index)))?;
+    let fd = sys::timerfd_create(saved.clock).map_err(|e| {
+        let error = Error::os("cannot make the timerfd")(e).on(o.on(index));
+        match e {
+            Errno::EPERM => error.remedy("its clock wakes the machine up, which needs CAP_WAKE_ALARM"),
+            _ => error,
+        }
+    })?;
     o.raise(fd).map(Some)
 }
 
@@ -39,8 +44,12 @@ pub fn arm(o: &Placer, fd: Fd, object: &'static Object) -> Result<()> {
     let failed = |what| move |e| Error::os(what)(e).on(o.on(fd.0));
     let wall = [CLOCK_REALTIME, CLOCK_REALTIME_ALARM].contains(&saved.clock);
     let absolute = wall && saved.settime_flags & TFD_TIMER_ABSTIME != 0;
-    // A periodic timer that was looked at while it expired.
-    let remaining = if saved.remaining_ns == 0 { saved.interval_ns } else { saved.remaining_ns };
+    // A periodic timer that was looked at while it expired; one that never did is disarmed.
+    let expired = saved.remaining_ns == 0 && saved.ticks != 0;
+    let remaining = if expired { saved.interval_ns } else { saved.remaining_ns };
+    if remaining == 0 && saved.interval_ns != 0 {
+        sys::timerfd_settime(fd, 0, saved.interval_ns, 0).map_err(failed("cannot set the timerfd"))?;
+    }
     if remaining != 0 {
         let (flags, value) = if absolute {
             (saved.settime_flags, o.ctx.image.header.time_realtime.saturating_add(remaining))

@@ -4,6 +4,7 @@ use super::{Context, Description, Detail, Probe};
 use crate::sys;
 use anyhow::{Result, anyhow};
 use std::os::fd::AsFd;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventFdFacts {
@@ -20,6 +21,8 @@ pub struct TimerFdFacts {
     pub settime_flags: u32,
     pub remaining_ns: u64,
     pub interval_ns: u64,
+    /// CLOCK_REALTIME when this was asked, in ns.
+    pub asked_at: u64,
 }
 
 /// One registration of an epoll instance.
@@ -40,8 +43,7 @@ pub struct EpollTarget {
 
 impl EpollTarget {
     /// Set once by the caller, never reported (EP_PRIVATE_BITS in fs/eventpoll.c).
-    const HOW: u32 =
-        (libc::EPOLLWAKEUP | libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLEXCLUSIVE) as u32;
+    const HOW: u32 = (libc::EPOLLWAKEUP | libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLEXCLUSIVE) as u32;
 
     fn is_edge_triggered(&self) -> bool {
         self.events & libc::EPOLLET as u32 != 0
@@ -64,9 +66,16 @@ pub fn eventfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 
 pub fn timerfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let ours = cx.duplicate(probe)?;
-    sys::fd::timerfd_touch(ours.as_fd())?;
-    let info = probe.fdinfo()?;
-    info.timerfd().map(Detail::TimerFd).ok_or_else(|| missing(probe, "timerfd fields"))
+    let look = || -> Result<TimerFdFacts> {
+        sys::fd::timerfd_touch(ours.as_fd())?;
+        let facts = probe.fdinfo()?.timerfd().ok_or_else(|| missing(probe, "timerfd fields"))?;
+        let asked_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
+        Ok(TimerFdFacts { asked_at, ..facts })
+    };
+    let facts = look()?;
+    // Disarmed, or expired at this very moment: that is counted by the next look.
+    let unsure = facts.remaining_ns == 0 && facts.interval_ns != 0 && facts.ticks == 0;
+    Ok(Detail::TimerFd(if unsure { look()? } else { facts }))
 }
 
 pub fn signalfd(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {

@@ -85,6 +85,7 @@ impl FdInfo {
             settime_flags: u32::from_str_radix(field(&self.text, "settime flags")?, 8).ok()?,
             remaining_ns: time("it_value")?,
             interval_ns: time("it_interval")?,
+            asked_at: 0,
         })
     }
 }

@@ -18,11 +18,19 @@ pub fn eventfd(p: &mut Planner<'_>, d: &Description, facts: &EventFdFacts) -> Ob
 }
 
 pub fn timerfd(p: &mut Planner<'_>, facts: &TimerFdFacts) -> Object {
+    let absolute = facts.settime_flags & libc::TFD_TIMER_ABSTIME as u32 != 0;
+    let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_ALARM].contains(&facts.clock);
+    // Of a time of day: as from the time that the header says.
+    let later = match facts.remaining_ns {
+        0 => 0,
+        _ if absolute && wall => facts.asked_at.saturating_sub(p.b.header.time_realtime),
+        _ => 0,
+    };
     let payload = p.b.payload(&TimerFd {
         clock: facts.clock,
         settime_flags: facts.settime_flags,
         interval_ns: facts.interval_ns,
-        remaining_ns: facts.remaining_ns,
+        remaining_ns: facts.remaining_ns + later,
         ticks: facts.ticks,
         reserved: 0,
     });

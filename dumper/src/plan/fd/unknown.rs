@@ -9,10 +9,19 @@ const NAMES: &[(&str, &str, &str)] = &[
     (
         "anon_inode:[io_uring]",
         "an io_uring instance",
-        "run the program without io_uring (node and libuv: UV_USE_IO_URING=0)",
+        "run the program without io_uring (node and libuv: UV_USE_IO_URING=0; most programs that use liburing do \
+         without where kernel.io_uring_disabled is 2)",
     ),
-    ("anon_inode:[fanotify]", "a fanotify group", "close it before the dump"),
-    ("anon_inode:[userfaultfd]", "a userfaultfd", "close it before the dump"),
+    (
+        "anon_inode:[fanotify]",
+        "a fanotify group",
+        "stop what watches file systems, and start it again afterwards",
+    ),
+    (
+        "anon_inode:[userfaultfd]",
+        "a userfaultfd (memory whose faults a program handles)",
+        "let it unregister its memory and close it",
+    ),
     ("anon_inode:[perf_event]", "a perf event", "stop profiling the program before the dump"),
     ("anon_inode:bpf", "a BPF object", "close it before the dump"),
     ("anon_inode:kvm", "a KVM virtual machine", "end the virtual machine before the dump"),
