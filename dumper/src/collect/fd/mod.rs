@@ -20,6 +20,7 @@ pub mod pipe;
 pub mod pty;
 pub mod regular;
 pub mod socket;
+mod stat;
 pub mod tcp;
 pub mod tty;
 pub mod unix;
@@ -29,6 +30,7 @@ use crate::sys;
 use crate::sys::process::{Shared, sharing};
 use anyhow::{Context as _, Result, anyhow};
 pub use fdinfo::{FdInfo, LockFacts};
+pub use stat::FileStat;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -37,7 +39,6 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,42 +103,6 @@ impl Description {
     #[must_use]
     pub fn access_mode(&self) -> i32 {
         self.info.flags as i32 & libc::O_ACCMODE
-    }
-}
-
-/// `struct stat`, of what a descriptor refers to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileStat {
-    pub dev: u64,
-    pub ino: u64,
-    pub mode: u32,
-    pub nlink: u64,
-    pub uid: u32,
-    pub gid: u32,
-    pub rdev: u64,
-    pub size: u64,
-    pub mtime_ns: i64,
-}
-
-impl FileStat {
-    pub(crate) fn of(meta: &std::fs::Metadata) -> Self {
-        Self {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            mode: meta.mode(),
-            nlink: meta.nlink(),
-            uid: meta.uid(),
-            gid: meta.gid(),
-            rdev: meta.rdev(),
-            size: meta.size(),
-            mtime_ns: meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec()),
-        }
-    }
-
-    /// File type bits of the mode.
-    #[must_use]
-    pub fn kind(&self) -> u32 {
-        self.mode & libc::S_IFMT
     }
 }
 
