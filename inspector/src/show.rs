@@ -147,7 +147,7 @@ fn describe(image: &Image, object: &Object) -> String {
             .payload::<pipe::Pipe>(object.payload)
             .map(|p| format!("{} bytes capacity", p.capacity))
             .unwrap_or_default(),
-        ObjectKind::InetSocket => image
+        ObjectKind::InetSocket | ObjectKind::PacketSocket | ObjectKind::NetlinkSocket => image
             .payload::<socket::InetSocket>(object.payload)
             .map(|s| format!("family {} type {} state {}", s.family, s.kind, s.state))
             .unwrap_or_default(),

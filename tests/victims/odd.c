@@ -2,7 +2,9 @@
 #include "victim.h"
 #include <linux/bpf.h>
 #include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
@@ -125,6 +127,25 @@ static void thread_apart(long what) {
     pthread_barrier_wait(&unshared);
 }
 
+// With an answer of the kernel's in it.
+static int netlink(void) {
+    struct {
+        struct nlmsghdr head;
+        struct rtgenmsg message;
+    } request = {{sizeof request, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 1, 0}, {AF_UNSPEC}};
+    int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    CHECK(fd >= 0 && send(fd, &request, sizeof request, 0) == sizeof request);
+    return fd;
+}
+
+// With a ring.
+static int packet(void) {
+    struct tpacket_req ring = {.tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2};
+    int fd = socket(AF_PACKET, SOCK_RAW, 0);
+    if (fd >= 0) CHECK(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring) == 0);
+    return fd;
+}
+
 static void add(const char *kind) {
     static char params[120];
     struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .config = PERF_COUNT_SW_TASK_CLOCK};
@@ -139,8 +160,8 @@ static void add(const char *kind) {
         int fd = inotify_init1(IN_CLOEXEC);
         CHECK(inotify_add_watch(fd, in_dir("."), IN_CREATE) >= 0);
         stay_at(fd, 49, "inotify");
-    } else if (!strcmp(kind, "netlink")) stay_at(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), 38, "netlink");
-    else if (!strcmp(kind, "packet")) stay_at(socket(AF_PACKET, SOCK_RAW, 0), 36, "packet socket");
+    } else if (!strcmp(kind, "netlink")) stay_at(netlink(), 38, "netlink");
+    else if (!strcmp(kind, "packet")) stay_at(packet(), 36, "packet socket");
     else if (!strcmp(kind, "bpf")) bpf_map();
     else if (!strcmp(kind, "seccomp")) seccomp_filter();
     else if (!strcmp(kind, "secret")) secret_memory();

@@ -15,8 +15,8 @@ static const int sockopt_levels[] = {1, 0, 41, 6, 17, 136, 255, 58, 263, 270, 28
 // What is the kernel's own, or changes by being asked.
 static bool sockopt_of_the_moment(int level, int name) {
     switch (level) {
-    // SO_ERROR SO_INCOMING_NAPI_ID SO_COOKIE SO_NETNS_COOKIE SO_PEERPIDFD; SO_INCOMING_CPU of what has received.
-    case 1: return name == 4 || name == 56 || name == 57 || name == 71 || name == 77;
+    // SO_ERROR SO_MEMINFO SO_INCOMING_NAPI_ID SO_COOKIE SO_NETNS_COOKIE SO_PEERPIDFD
+    case 1: return name == 4 || name == 55 || name == 56 || name == 57 || name == 71 || name == 77;
     // IP_MTU, and netfilter's.
     case 0: return name == 14 || (name >= 64 && name < 100);
     // IPV6_MTU, IPV6_PATHMTU, netfilter's.

@@ -42,6 +42,11 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("unix-outside", "unix sockets connected to other processes find the other end closed"),
     ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
     ("shared-outside", "memory and message queues shared with other processes become the program's own"),
+    (
+        "socket-data",
+        "what waits in a UDP, raw, packet or netlink socket is dropped, or arrives anew, where it cannot be \
+         restored as it was",
+    ),
     ("pty-data", "what waits to be read in a pseudo-terminal that the program provides is dropped"),
     ("pty-outside", "terminals that the program provides for processes outside the image are hung up"),
     ("inotify-events", "inotify events that wait to be read; the program is told so (IN_Q_OVERFLOW)"),

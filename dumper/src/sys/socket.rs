@@ -136,8 +136,18 @@ pub struct Peeked {
     pub from: Vec<u8>,
     /// Duplicates of the descriptors that it carries (SCM_RIGHTS).
     pub descriptors: Vec<OwnedFd>,
-    /// There was no room for all of them.
+    /// What else comes with it.
+    pub control: Vec<Control>,
+    /// There was no room for all of that.
     pub truncated: bool,
+}
+
+/// `struct cmsghdr` and its data.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    pub level: i32,
+    pub kind: i32,
+    pub bytes: Vec<u8>,
 }
 
 /// MSG_PEEK of at most `max` bytes: `None` when the queue is empty (or over).
@@ -167,9 +177,9 @@ pub fn peek(fd: BorrowedFd<'_>, max: usize) -> Result<Option<Peeked>> {
     };
     bytes.truncate(n);
     from.truncate(msg.msg_namelen as usize);
-    let descriptors = received(&msg);
+    let (descriptors, control) = received(&msg);
     let truncated = msg.msg_flags & libc::MSG_CTRUNC != 0;
-    Ok(Some(Peeked { bytes, from, descriptors, truncated }))
+    Ok(Some(Peeked { bytes, from, descriptors, control, truncated }))
 }
 
 /// Of the `len` bytes that a peek has found in a stream: how many were sent before the last of the
@@ -202,23 +212,27 @@ pub fn peek_all_but_last(fd: BorrowedFd<'_>, len: usize) -> Result<usize> {
     }
 }
 
-/// The descriptors that a peek installed in our table.
-fn received(msg: &libc::msghdr) -> Vec<OwnedFd> {
-    let mut all = Vec::new();
-    // SAFETY: recvmsg filled in `msg`; the CMSG macros walk within its control buffer, and each
-    // SCM_RIGHTS item holds descriptors that the kernel has just installed for us.
+/// The descriptors that a peek installed in our table, and the other control messages.
+fn received(msg: &libc::msghdr) -> (Vec<OwnedFd>, Vec<Control>) {
+    let (mut all, mut others) = (Vec::new(), Vec::new());
+    // SAFETY: recvmsg filled in `msg`; the CMSG macros walk within its control buffer, each item has the
+    // length that it says, and one of SCM_RIGHTS holds descriptors that the kernel has just installed for us.
     unsafe {
         let mut item = libc::CMSG_FIRSTHDR(msg);
         while !item.is_null() {
-            if (*item).cmsg_level == libc::SOL_SOCKET && (*item).cmsg_type == libc::SCM_RIGHTS {
-                let bytes = (*item).cmsg_len - libc::CMSG_LEN(0) as usize;
+            let len = (*item).cmsg_len - libc::CMSG_LEN(0) as usize;
+            let (level, kind) = ((*item).cmsg_level, (*item).cmsg_type);
+            if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
                 let fds = libc::CMSG_DATA(item).cast::<i32>();
-                all.extend((0..bytes / 4).map(|i| OwnedFd::from_raw_fd(fds.add(i).read_unaligned())));
+                all.extend((0..len / 4).map(|i| OwnedFd::from_raw_fd(fds.add(i).read_unaligned())));
+            } else {
+                let bytes = std::slice::from_raw_parts(libc::CMSG_DATA(item), len).to_vec();
+                others.push(Control { level, kind, bytes });
             }
             item = libc::CMSG_NXTHDR(msg, item);
         }
     }
-    all
+    (all, others)
 }
 
 /// Sets SO_PEEK_OFF for as long as it lives, so that successive [`peek`]s walk a queue of messages.

@@ -1,11 +1,11 @@
 //! TCP and UDP sockets.
 
 use super::make::Maker;
-use super::{socket as options, tcp};
+use super::{datagram, socket as options, tcp};
 use crate::report::{Error, Result, note, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
 use ckpt_format::Object;
-use ckpt_format::fd::socket::{InetSocket, option_stage, socket_state};
+use ckpt_format::fd::socket::{InetSocket, socket_state};
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
@@ -14,6 +14,9 @@ const IPPROTO_MPTCP: u32 = 262;
 pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let saved: &InetSocket = o.ctx.image.payload(object.payload)?;
     let stream = saved.kind == sys::SOCK_STREAM;
+    if !stream {
+        return datagram::create(o, index, saved, object).map(Some);
+    }
     match saved.state {
         socket_state::CONNECTED if stream => tcp::connection(o, index, saved).map(Some),
         socket_state::WAITING => tcp::waiting(o, index, saved).map(Some),
@@ -35,24 +38,16 @@ fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
         r => r,
     };
     let fd = o.raise(fd.map_err(|e| Error::os("cannot make the socket")(e).on(on))?)?;
-    let set = options::set_stage(o, fd, o.on(index), saved.options, option_stage::FIRST);
+    let set = options::set_options(o, fd, o.on(index), saved.options);
     match saved.state {
         // Some options can be had by a connection only; this one is over.
         socket_state::BROKEN | socket_state::CLOSED => broken(o, index, fd, saved),
         _ => set.and_then(|()| bind(fd, saved).map_err(|e| e.on(on)))?,
     }
-    match saved.state {
-        socket_state::LISTENING => {
-            sys::listen(fd, saved.backlog).map_err(|e| Error::os("cannot listen")(e).on(on))?;
-        }
-        socket_state::CONNECTED => {
-            let remote = address(&saved.remote, saved.remote_len);
-            sys::connect(fd, remote).map_err(|e| Error::os("cannot connect the UDP socket")(e).on(on))?;
-        }
-        _ => {}
+    if saved.state == socket_state::LISTENING {
+        sys::listen(fd, saved.backlog).map_err(|e| Error::os("cannot listen")(e).on(on))?;
     }
     settle_reuse(o, fd, saved)?;
-    options::set_stage(o, fd, o.on(index), saved.options, option_stage::LAST)?;
     Ok(Some(fd))
 }
 
@@ -62,7 +57,7 @@ pub fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
 
 /// Connections of the original may linger in TIME_WAIT, and others may be there again already, which must
 /// not keep a TCP address from being used again ([`settle_reuse`] takes that back).
-fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
+pub fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
     if saved.local_len == 0 {
         return Ok(());
     }

@@ -27,6 +27,8 @@ const KINDS: &[(ObjectKind, Create)] = &[
     (ObjectKind::OpenQueue, mqueue::open),
     (ObjectKind::Pidfd, pidfd::create),
     (ObjectKind::Inotify, inotify::create),
+    (ObjectKind::NetlinkSocket, netlink::socket),
+    (ObjectKind::PacketSocket, netlink::socket),
 ];
 
 /// What is made when all the others are there.
@@ -70,6 +72,7 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     fd::close_range(0, ctx.high_fd().saturating_sub(1)).map_err(Error::os("cannot close descriptors"))?;
     o.count_ends()?;
     o.create(KINDS)?;
+    o.each(ObjectKind::InetSocket, datagram::settle)?;
     o.create(LATER)?;
     pty::settle(&o)?;
     o.each(ObjectKind::UnixSocket, unix::fill)?;

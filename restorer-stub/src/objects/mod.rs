@@ -1,6 +1,7 @@
 //! Descriptors. One file per kind of object; `make` makes every object of the image, once for all
 //! processes, `place` gives each process its numbers, and what only it can do.
 
+mod datagram;
 mod epoll;
 mod event;
 mod inet;
@@ -9,6 +10,7 @@ mod inotify;
 mod locks;
 mod make;
 pub mod mqueue;
+mod netlink;
 mod pidfd;
 mod pipe;
 mod place;

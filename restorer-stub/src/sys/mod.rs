@@ -108,6 +108,7 @@ errnos! {
     EAFNOSUPPORT = 97 "address family not supported";
     EADDRINUSE = 98 "address already in use";
     EADDRNOTAVAIL = 99 "cannot assign requested address";
+    ENETUNREACH = 101 "network is unreachable";
     ECONNREFUSED = 111 "connection refused";
     ETIMEDOUT = 110 "timed out";
 }

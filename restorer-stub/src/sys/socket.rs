@@ -4,15 +4,20 @@ use super::{Errno, Fd, Result, sys};
 
 /// Numbers of include/linux/socket.h, include/linux/net.h and asm-generic/socket.h.
 pub const AF_UNIX: u32 = 1;
+pub const AF_INET: u32 = 2;
 pub const AF_INET6: u32 = 10;
 pub const SOCK_STREAM: u32 = 1;
 pub const SOCK_DGRAM: u32 = 2;
+pub const SOCK_RAW: u32 = 3;
 pub const SOCK_CLOEXEC: u32 = 0o2_000_000;
 pub const SOL_SOCKET: u32 = 1;
 pub const SO_REUSEADDR: u32 = 2;
 pub const SO_ERROR: u32 = 4;
 pub const SO_SNDBUF: u32 = 7;
+pub const SO_RCVBUF: u32 = 8;
+pub const SO_DETACH_FILTER: u32 = 27;
 pub const SO_LINGER: u32 = 13;
+pub const SO_MEMINFO: u32 = 55;
 pub const SO_BUF_LOCK: u32 = 72;
 const MSG_DONTWAIT: u32 = 0x40;
 const MSG_NOSIGNAL: u32 = 0x4000;
@@ -157,6 +162,31 @@ pub fn peek_descriptor(fd: Fd) -> Result<Fd> {
             Ok(_) => return Ok(Fd(control[2] as i32)),
         }
     }
+}
+
+/// sendmsg(2) of one message in two parts.
+pub fn send_parts(fd: Fd, parts: [&[u8]; 2], addr: &[u8]) -> Result<usize> {
+    let iov = parts.map(|part| [part.as_ptr() as usize, part.len()]);
+    // `struct msghdr`.
+    let msg = [addr.as_ptr() as usize, addr.len(), iov.as_ptr() as usize, iov.len(), 0, 0, 0];
+    // SAFETY: parts and address live until the call returns, and are only read.
+    unsafe { sys!(__NR_sendmsg, fd.0, msg.as_ptr(), MSG_DONTWAIT | MSG_NOSIGNAL) }
+}
+
+/// Sends nothing, but gives a socket without a name one, as sending does (MSG_CONFIRM with MSG_PROBE and no
+/// bytes ends there: net/ipv4/udp.c, udp_sendmsg).
+pub fn give_name(fd: Fd, to: &[u8]) -> Result<()> {
+    const MSG_PROBE: u32 = 0x10;
+    const MSG_CONFIRM: u32 = 0x800;
+    // SAFETY: no bytes are sent; the address is only read.
+    unsafe { sys!(__NR_sendto, fd.0, 0, 0, MSG_CONFIRM | MSG_PROBE, to.as_ptr(), to.len()) }.map(drop)
+}
+
+/// Takes the first message that waits and forgets it; false when there is none.
+pub fn discard(fd: Fd) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: the kernel writes at most one byte; no address is asked for.
+    unsafe { sys!(__NR_recvfrom, fd.0, &raw mut byte, 1, MSG_DONTWAIT, 0, 0) }.is_ok()
 }
 
 /// Looks at the first byte that waits, and leaves it there.

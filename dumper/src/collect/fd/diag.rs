@@ -1,5 +1,5 @@
-//! What only NETLINK_SOCK_DIAG tells about unix sockets (include/uapi/linux/unix_diag.h): which
-//! socket is connected to which, backlogs, shutdown.
+//! What only NETLINK_SOCK_DIAG tells: about unix sockets (include/uapi/linux/unix_diag.h) which socket is
+//! connected to which, backlogs, shutdown; about packet sockets (packet_diag.h) memberships and rings.
 
 use crate::sys::socket::{enter_netns, netlink_dump, socket};
 use anyhow::{Context as _, Result};
@@ -30,7 +30,7 @@ impl UnixTable {
     /// or not permitted to enter the namespace) the table is empty.
     #[must_use]
     pub fn read(pid: i32) -> Self {
-        ask(pid).map(|replies| Self(parse(&replies))).unwrap_or_default()
+        ask(pid, unix_request()).map(|replies| Self(parse(&replies, message))).unwrap_or_default()
     }
 
     #[must_use]
@@ -45,17 +45,33 @@ impl UnixTable {
     }
 }
 
-fn ask(pid: i32) -> Result<Vec<u8>> {
+/// One packet socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PacketDiag {
+    /// As `struct packet_mreq`, each as often as it was joined.
+    pub memberships: Vec<Vec<u8>>,
+    pub has_ring: bool,
+}
+
+/// A packet socket of the network namespace of `pid`; `None` where the kernel does not tell.
+#[must_use]
+pub fn packet_socket(pid: i32, ino: u64) -> Option<PacketDiag> {
+    let replies = ask(pid, packet_request()).ok()?;
+    parse(&replies, packet_message).remove(&ino)
+}
+
+/// Asks the kernel, in the network namespace of `pid`.
+fn ask(pid: i32, request: Vec<u8>) -> Result<Vec<u8>> {
     let path = format!("/proc/{pid}/ns/net");
     let theirs = File::open(&path).with_context(|| format!("open {path}"))?;
     let ours = std::fs::metadata("/proc/self/ns/net")?;
     if theirs.metadata()?.ino() == ours.ino() {
-        return dump();
+        return dump(&request);
     }
     // A namespace is entered per thread, so a thread of its own does it.
     std::thread::spawn(move || {
         enter_netns(theirs.as_fd()).context("enter the network namespace")?;
-        dump()
+        dump(&request)
     })
     .join()
     .unwrap_or_else(|_| anyhow::bail!("the netlink thread failed"))
@@ -67,20 +83,35 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const FLAGS: u16 = 0x301;
 /// UDIAG_SHOW_NAME | VFS | PEER | ICONS | RQLEN.
 const SHOW: u32 = 0x1f;
+/// PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG.
+const SHOW_PACKET: u32 = 0x6;
 
-fn dump() -> Result<Vec<u8>> {
+fn dump(request: &[u8]) -> Result<Vec<u8>> {
     let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_SOCK_DIAG)?;
-    let mut request = Vec::with_capacity(40);
-    request.extend_from_slice(&40_u32.to_ne_bytes());
+    Ok(netlink_dump(socket.as_fd(), request)?)
+}
+
+/// `struct nlmsghdr`, family, and what follows it.
+fn request(family: i32, words: &[u32]) -> Vec<u8> {
+    let len = 20 + words.len() * 4;
+    let mut request = Vec::with_capacity(len);
+    request.extend_from_slice(&(len as u32).to_ne_bytes());
     request.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend_from_slice(&FLAGS.to_ne_bytes());
     request.extend_from_slice(&[0; 8]);
-    request.extend_from_slice(&[libc::AF_UNIX as u8, 0, 0, 0]);
-    // All states, any inode, SHOW, no cookie.
-    for word in [u32::MAX, 0, SHOW, u32::MAX, u32::MAX] {
-        request.extend_from_slice(&word.to_ne_bytes());
-    }
-    Ok(netlink_dump(socket.as_fd(), &request)?)
+    request.extend_from_slice(&[family as u8, 0, 0, 0]);
+    request.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    request
+}
+
+/// All states, any inode, SHOW, no cookie.
+fn unix_request() -> Vec<u8> {
+    request(libc::AF_UNIX, &[u32::MAX, 0, SHOW, u32::MAX, u32::MAX])
+}
+
+/// Any inode, SHOW_PACKET, no cookie.
+fn packet_request() -> Vec<u8> {
+    request(libc::AF_PACKET, &[0, SHOW_PACKET, u32::MAX, u32::MAX])
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -91,8 +122,8 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// All `unix_diag_msg`s of a dump.
-fn parse(mut bytes: &[u8]) -> HashMap<u64, UnixDiag> {
+/// All messages of a dump.
+fn parse<T>(mut bytes: &[u8], message: fn(&[u8]) -> Option<(u64, T)>) -> HashMap<u64, T> {
     let mut table = HashMap::new();
     while let (Some(len), Some(kind)) = (word(bytes, 0), half(bytes, 4)) {
         let len = (len as usize).max(16);
@@ -107,14 +138,21 @@ fn parse(mut bytes: &[u8]) -> HashMap<u64, UnixDiag> {
     table
 }
 
+/// Type and value of each attribute.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (len, kind) = (usize::from(half(rest, 0)?).max(4), half(rest, 2)?);
+        let value = rest.get(4..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
 /// `struct unix_diag_msg` (family, type, state, pad, inode, cookie) and its attributes.
 fn message(bytes: &[u8]) -> Option<(u64, UnixDiag)> {
     let mut socket = UnixDiag::default();
     let ino = u64::from(word(bytes, 4)?);
-    let mut rest = bytes.get(16..)?;
-    while let (Some(len), Some(kind)) = (half(rest, 0), half(rest, 2)) {
-        let len = usize::from(len).max(4);
-        let value = rest.get(4..len)?;
+    for (kind, value) in attributes(bytes.get(16..)?) {
         match kind {
             1 => socket.file_ino = word(value, 0).map(u64::from),
             2 => socket.peer = word(value, 0).map(u64::from),
@@ -124,8 +162,29 @@ fn message(bytes: &[u8]) -> Option<(u64, UnixDiag)> {
             6 => socket.shutdown = *value.first()?,
             _ => {}
         }
-        let Some(next) = rest.get(len.next_multiple_of(4)..) else { break };
-        rest = next;
+    }
+    Some((ino, socket))
+}
+
+/// `struct packet_diag_msg` (family, type, protocol, inode, cookie) and its attributes.
+fn packet_message(bytes: &[u8]) -> Option<(u64, PacketDiag)> {
+    /// `struct packet_diag_mclist`: interface, count, type, length of the address, 32 bytes for it.
+    const MEMBERSHIP: usize = 44;
+    let mut socket = PacketDiag::default();
+    let ino = u64::from(word(bytes, 4)?);
+    for (kind, value) in attributes(bytes.get(16..)?) {
+        match kind {
+            // PACKET_DIAG_MCLIST.
+            1 => {
+                for m in value.chunks_exact(MEMBERSHIP) {
+                    let request = [&m[..4], &m[8..]].concat();
+                    socket.memberships.extend(std::iter::repeat_n(request, word(m, 4)? as usize));
+                }
+            }
+            // PACKET_DIAG_RX_RING, PACKET_DIAG_TX_RING.
+            2 | 3 => socket.has_ring = true,
+            _ => {}
+        }
     }
     Some((ino, socket))
 }
@@ -161,8 +220,9 @@ mod tests {
     fn garbage_is_survived() {
         for n in 0..200_usize {
             let bytes: Vec<u8> = (0..n).map(|i| (i * 37 + n) as u8).collect();
-            parse(&bytes);
+            parse(&bytes, message);
             message(&bytes);
+            packet_message(&bytes);
         }
     }
 }

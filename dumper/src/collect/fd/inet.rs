@@ -1,10 +1,10 @@
-//! TCP and UDP sockets.
+//! Sockets of IP: TCP, UDP, raw.
 
+use super::datagram::{self, DatagramFacts};
 use super::outside::Outside;
 use super::socket::{self, OptionFacts};
 use super::tcp::{self, TcpFacts};
 use super::{Context, Detail, Probe, multicast};
-use crate::sys;
 use crate::sys::socket::{local_name, option_int, peer_name};
 use anyhow::{Context as _, Result};
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InetFacts {
     pub family: i32,
-    /// SOCK_STREAM, SOCK_DGRAM.
+    /// SOCK_STREAM, SOCK_DGRAM, SOCK_RAW.
     pub kind: i32,
     pub protocol: i32,
     /// `struct sockaddr_in` or `sockaddr_in6`.
@@ -23,8 +23,8 @@ pub struct InetFacts {
     /// Who has the other end, when that is outside.
     pub outside: Vec<Outside>,
     pub options: Vec<OptionFacts>,
-    /// Something waits to be read.
-    pub queued: bool,
+    /// Of any other.
+    pub datagram: Option<DatagramFacts>,
 }
 
 const IPPROTO_MPTCP: i32 = 262;
@@ -36,16 +36,21 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let (family, kind, protocol) = (get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?);
     let known = match kind {
         libc::SOCK_STREAM => [libc::IPPROTO_TCP, IPPROTO_MPTCP].contains(&protocol),
-        libc::SOCK_DGRAM => protocol == libc::IPPROTO_UDP,
-        _ => false,
+        libc::SOCK_DGRAM => {
+            datagram::is_udp(protocol) || [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&protocol)
+        }
+        kind => kind == libc::SOCK_RAW,
     };
     if !known {
         return socket::unknown(cx, probe);
     }
-    let (local, remote) = (local_name(fd).context("getsockname")?, peer_name(fd).context("getpeername")?);
+    let (local, mut remote) = (local_name(fd).context("getsockname")?, peer_name(fd).context("getpeername")?);
+    if kind != libc::SOCK_STREAM && remote.is_none() {
+        remote = cx.destination(probe).map(|to| datagram::raw_address(to, family));
+    }
     let ends = remote.as_deref().and_then(tcp::address).zip(tcp::address(&local)).map(|(r, l)| (l, r));
     let tcp = if kind == libc::SOCK_STREAM { Some(tcp::collect(cx, probe, fd, ends)?) } else { None };
-    let queued = kind == libc::SOCK_DGRAM && sys::fd::poll_now(fd, libc::POLLIN)? & libc::POLLIN != 0;
+    let datagram = if tcp.is_none() { Some(datagram::collect(fd, kind, protocol)?) } else { None };
     let mut options = socket::options(&mut cx.defaults, fd, (family, kind, protocol))?;
     if tcp.is_none() {
         options.extend(multicast::memberships(probe.pid, fd, family));
@@ -59,6 +64,6 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         tcp,
         outside: Vec::new(),
         options,
-        queued,
+        datagram,
     }))
 }

@@ -6,15 +6,19 @@
 
 pub mod cloexec;
 pub mod content;
+pub mod datagram;
 pub mod diag;
 pub mod event;
 pub mod fdinfo;
 pub mod find_inode;
 pub mod inet;
 pub mod inotify;
+mod kinds;
 pub mod mqueue;
 pub mod multicast;
+pub mod netlink;
 pub mod outside;
+pub mod packet;
 pub mod pidfd;
 pub mod pipe;
 pub mod pty;
@@ -118,6 +122,8 @@ pub enum Detail {
     Epoll(Vec<event::EpollTarget>),
     Inet(inet::InetFacts),
     Unix(unix::UnixFacts),
+    Netlink(netlink::NetlinkFacts),
+    Packet(packet::PacketFacts),
     Tty(tty::TtyFacts),
     PtyMaster(pty::MasterFacts),
     Memfd(regular::MemfdFacts),
@@ -189,6 +195,7 @@ pub struct Context<'a> {
     files: Vec<Arc<File>>,
     unix: Option<diag::UnixTable>,
     tcp: Option<tcp::TcpTable>,
+    destinations: Option<datagram::Destinations>,
     defaults: socket::Defaults,
     /// Descriptors whose fdinfo does not tell whether they are closed on exec.
     doubtful: Vec<(i32, i32)>,
@@ -255,59 +262,17 @@ impl Context<'_> {
         })
     }
 
+    /// See [`datagram::destinations`].
+    fn destination(&mut self, probe: &Probe) -> Option<SocketAddr> {
+        let all = self.destinations.get_or_insert_with(|| datagram::destinations(probe.pid));
+        all.get(&probe.stat.ino).copied()
+    }
+
     /// Unix sockets of the targets' network namespace.
     pub fn unix_sockets(&mut self, probe: &Probe) -> &diag::UnixTable {
         self.unix.get_or_insert_with(|| diag::UnixTable::read(probe.pid))
     }
 }
-
-type Collect = fn(&mut Context<'_>, &Probe) -> Result<Detail>;
-
-/// How a kind is recognised.
-enum Sign {
-    /// The link starts with this.
-    Link(&'static str),
-    /// A regular file, to its mode, on a file system of this type (statfs(2)).
-    FileSystem(i64),
-    /// `S_IFMT` of the mode.
-    Mode(u32),
-    /// A character device with one of these major numbers.
-    Major(std::ops::RangeInclusive<u32>),
-    /// The character device with this number.
-    Device(u32, u32),
-    /// AF_* of a socket.
-    Family(i32),
-}
-
-/// Kinds in the order in which they are tried.
-const KINDS: &[(Sign, Collect)] = &[
-    (Sign::Link("anon_inode:[eventfd]"), event::eventfd),
-    (Sign::Link("anon_inode:[eventpoll]"), event::epoll),
-    (Sign::Link("anon_inode:[timerfd]"), event::timerfd),
-    (Sign::Link("anon_inode:[signalfd]"), event::signalfd),
-    (Sign::Link("anon_inode:[pidfd]"), pidfd::collect),
-    (Sign::Link("pidfd:"), pidfd::collect),
-    (Sign::Link("anon_inode:inotify"), inotify::collect),
-    (Sign::Link("anon_inode:[inotify]"), inotify::collect),
-    (Sign::Link("anon_inode:"), unknown),
-    (Sign::Link("/memfd:"), regular::memfd),
-    (Sign::FileSystem(mqueue::FILE_SYSTEM), mqueue::collect),
-    (Sign::Mode(libc::S_IFREG), regular::collect),
-    (Sign::Mode(libc::S_IFDIR), regular::collect),
-    (Sign::Mode(libc::S_IFLNK), regular::collect),
-    (Sign::Mode(libc::S_IFBLK), regular::collect),
-    (Sign::Mode(libc::S_IFIFO), pipe::collect),
-    // Unix 98 pty slaves (Documentation/admin-guide/devices.txt), 5:2 /dev/ptmx, virtual consoles,
-    // serial lines, and 5:0 /dev/tty, 5:1 /dev/console.
-    (Sign::Major(136..=143), tty::collect),
-    (Sign::Device(5, 2), pty::master),
-    (Sign::Major(4..=5), tty::collect),
-    (Sign::Mode(libc::S_IFCHR), regular::collect),
-    (Sign::Family(libc::AF_INET), inet::collect),
-    (Sign::Family(libc::AF_INET6), inet::collect),
-    (Sign::Family(libc::AF_UNIX), unix::collect),
-    (Sign::Mode(libc::S_IFSOCK), socket::unknown),
-];
 
 /// Observes the descriptors of stopped processes. `search`: directories to look for files in of which
 /// only the inode is known.
@@ -348,6 +313,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
         files: Vec::new(),
         unix: None,
         tcp: None,
+        destinations: None,
         defaults: socket::Defaults::default(),
         doubtful: Vec::new(),
     };
@@ -503,7 +469,7 @@ fn group(probes: &[Probe]) -> Result<Vec<usize>> {
 }
 
 fn describe(cx: &mut Context<'_>, probe: &Probe) -> Result<Description> {
-    let detail = collector(cx, probe).and_then(|collect| collect(cx, probe));
+    let detail = kinds::collector(cx, probe).and_then(|collect| collect(cx, probe));
     let (detail, (owner, signal)) = match detail.and_then(|d| Ok((d, ownership(cx, probe)?))) {
         Ok(both) => both,
         Err(e) if vanished(&e) => return Err(e),
@@ -531,40 +497,6 @@ fn ownership(cx: &mut Context<'_>, probe: &Probe) -> Result<((i32, i32), i32)> {
         cx.doubtful.push((probe.pid, probe.fd));
     }
     Ok((sys::fd::owner(ours.as_fd())?, sys::fd::fcntl_get(ours.as_fd(), F_GETSIG)?))
-}
-
-/// The collector of the kind that a descriptor is of.
-fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
-    let mode = probe.stat.kind();
-    let device = (libc::major(probe.stat.rdev), libc::minor(probe.stat.rdev));
-    let by_path = probe.link.starts_with(b"/") && !probe.link.starts_with(b"/memfd:");
-    if by_path && probe.info.flags as i32 & libc::O_PATH != 0 {
-        return Ok(regular::collect);
-    }
-    let family = if mode == libc::S_IFSOCK && probe.link.starts_with(b"socket:") {
-        let ours = cx.duplicate(probe)?;
-        sys::socket::option_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN)?
-    } else {
-        libc::AF_UNSPEC
-    };
-    let matches = |sign: &Sign| match sign {
-        Sign::Link(prefix) => probe.link.starts_with(prefix.as_bytes()),
-        // It has no device.
-        Sign::FileSystem(kind) => {
-            mode == libc::S_IFREG
-                && libc::major(probe.stat.dev) == 0
-                && sys::fd::fs_type(&probe.fd_path()).is_ok_and(|t| t == *kind)
-        }
-        Sign::Mode(m) => mode == *m,
-        Sign::Major(range) => mode == libc::S_IFCHR && range.contains(&device.0),
-        Sign::Device(major, minor) => mode == libc::S_IFCHR && device == (*major, *minor),
-        Sign::Family(f) => family == *f,
-    };
-    Ok(KINDS.iter().find(|(sign, _)| matches(sign)).map_or(unknown as Collect, |(_, collect)| *collect))
-}
-
-fn unknown(_: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
-    Ok(Detail::Unknown(probe.link_text()))
 }
 
 /// The path in a link, without the " (deleted)" that the kernel adds.

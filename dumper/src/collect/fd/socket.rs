@@ -1,5 +1,6 @@
 //! What all sockets have: options. And the families that nobody here knows.
 
+use super::datagram::is_udp;
 use super::{Context, Detail, Probe};
 use crate::sys;
 use anyhow::{Context as _, Result};
@@ -34,7 +35,7 @@ fn applies(known: &Known, (family, kind, protocol): (i32, i32, i32)) -> bool {
         SOL_IP => inet,
         SOL_IPV6 => family == libc::AF_INET6,
         SOL_TCP => inet && stream,
-        SOL_UDP => inet && kind == libc::SOCK_DGRAM && [libc::IPPROTO_UDP, UDPLITE].contains(&protocol),
+        SOL_UDP => inet && kind == libc::SOCK_DGRAM && is_udp(protocol),
         SOL_UDPLITE => inet && kind == libc::SOCK_DGRAM && protocol == UDPLITE,
         SOL_RAW => family == libc::AF_INET && protocol == libc::IPPROTO_ICMP,
         SOL_ICMPV6 => family == libc::AF_INET6 && protocol == libc::IPPROTO_ICMPV6,
@@ -52,8 +53,13 @@ impl Defaults {
         Ok(match self.0.entry(of) {
             Entry::Occupied(e) => e.into_mut(),
             Entry::Vacant(e) => {
-                let fresh = sys::socket::socket(of.0, of.1, of.2)
-                    .context("a new socket of this kind, to compare its options with")?;
+                let ping = of.1 == libc::SOCK_DGRAM && !is_udp(of.2);
+                let fresh = match sys::socket::socket(of.0, of.1, of.2) {
+                    // Not even root may have it where nobody may ping (net.ipv4.ping_group_range).
+                    Err(_) if ping && of.0 != libc::AF_UNIX => sys::socket::socket(of.0, of.1, 0),
+                    made => made,
+                };
+                let fresh = fresh.context("a new socket of this kind, to compare its options with")?;
                 e.insert(values(fresh.as_fd(), of))
             }
         })
@@ -124,9 +130,8 @@ pub fn unknown(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 }
 
 const FAMILIES: &[(i32, &str)] = &[
-    (libc::AF_INET, "raw IPv4"),
-    (libc::AF_INET6, "raw IPv6"),
-    (libc::AF_NETLINK, "netlink"),
+    (libc::AF_INET, "IPv4"),
+    (libc::AF_INET6, "IPv6"),
     (libc::AF_PACKET, "packet"),
     (libc::AF_ALG, "kernel crypto"),
     (libc::AF_VSOCK, "vsock"),

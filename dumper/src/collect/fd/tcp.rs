@@ -225,7 +225,8 @@ fn line(text: &str) -> Option<((SocketAddr, SocketAddr), u64)> {
     Some(((hex(fields.get(1)?)?, hex(fields.get(2)?)?), fields.get(9)?.parse().ok()?))
 }
 
-fn hex(text: &str) -> Option<SocketAddr> {
+/// Address and port of these files.
+pub fn hex(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words = (0..ip.len() / 8).map(|i| u32::from_str_radix(ip.get(i * 8..i * 8 + 8)?, 16).ok());
     let bytes: Vec<u8> =

@@ -1,6 +1,6 @@
-//! TCP and UDP sockets.
+//! Sockets of IP: TCP, UDP, raw.
 
-use super::{Planner, Sent, queue, socket};
+use super::{Planner, Sent, datagram, queue, socket};
 use crate::collect::fd::inet::InetFacts;
 use crate::collect::fd::tcp::{self, OtherEnd, TcpFacts, state};
 use crate::collect::fd::{Description, Detail, FdFacts, outside};
@@ -27,12 +27,11 @@ fn ends(facts: &InetFacts) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFacts) -> Option<Object> {
-    if facts.queued {
-        p.note("udp-queue", d, &format!("fd {}: datagrams that had arrived and were not read", d.fd));
+    if let Some(datagram) = &facts.datagram {
+        return Some(datagram::socket(p, d, facts, datagram));
     }
     let (state, peer) = match &facts.tcp {
         Some(tcp) => tcp_state(p, index, d, facts, tcp),
-        None if facts.remote.is_some() => (socket_state::CONNECTED, NONE),
         None => (socket_state::UNCONNECTED, NONE),
     };
     let tcp = facts.tcp.clone().unwrap_or_default();
@@ -44,7 +43,7 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFa
         peer,
         shutdown: shutdown(p, facts, &tcp),
         backlog: tcp.backlog,
-        options: socket::options(p, d, &facts.options, facts.kind == libc::SOCK_RAW),
+        options: socket::options(p, d, &facts.options, false),
         ..InetSocket::default()
     };
     let broken = [socket_state::BROKEN, socket_state::CLOSED].contains(&state);
@@ -176,7 +175,7 @@ fn waiting_at(p: &Planner<'_>, facts: &InetFacts) -> u32 {
     p.fds.descriptions.iter().filter(waits).count() as u32
 }
 
-fn fill(to: &mut [u8; 32], from: &[u8]) -> u32 {
+pub fn fill(to: &mut [u8; 32], from: &[u8]) -> u32 {
     let len = from.len().min(to.len());
     to[..len].copy_from_slice(&from[..len]);
     len as u32

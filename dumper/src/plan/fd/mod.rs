@@ -3,10 +3,13 @@
 //! Object `base + i` is the open file description `i` of the facts; objects that no description
 //! stands for (the buffer of a pipe, the terminal behind an inherited descriptor) follow them.
 
+mod datagram;
 mod event;
 mod inet;
 mod inotify;
 mod mqueue;
+mod netlink;
+mod packet;
 mod pidfd;
 mod pipe;
 mod pty;
@@ -107,6 +110,8 @@ impl<'a> Planner<'a> {
             Detail::Epoll(targets) => Some(event::epoll(self, d, targets)),
             Detail::Inet(facts) => inet::socket(self, index, d, facts),
             Detail::Unix(facts) => unix::socket(self, index, d, facts),
+            Detail::Netlink(facts) => netlink::socket(self, d, facts),
+            Detail::Packet(facts) => Some(packet::socket(self, d, facts)),
             Detail::Tty(facts) => match facts.master {
                 Some(master) => Some(pty::slave(self, d, facts, master)),
                 None => tty::terminal(self, index, d, facts),

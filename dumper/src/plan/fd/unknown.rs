@@ -28,14 +28,12 @@ const NAMES: &[(&str, &str, &str)] = &[
     ("anon_inode:[landlock-ruleset]", "a Landlock ruleset", "close it before the dump"),
     ("anon_inode:seccomp notify", "a seccomp listener", "close it before the dump"),
     ("anon_inode:", "an object without a name", "close it before the dump"),
-    ("a netlink socket", "", "close it before the dump"),
 ];
 
 pub fn refuse(p: &mut Planner<'_>, d: &Description, what: &str) -> Option<Object> {
     let named = NAMES.iter().find(|(prefix, ..)| what.starts_with(prefix));
     let (words, remedy) = match named {
-        Some((_, words, remedy)) if !words.is_empty() => ((*words).to_owned(), *remedy),
-        Some((.., remedy)) => (what.to_owned(), *remedy),
+        Some((_, words, remedy)) => ((*words).to_owned(), *remedy),
         None if what.contains(":[") => {
             ("a namespace that the process is not in".to_owned(), "close it before the dump")
         }

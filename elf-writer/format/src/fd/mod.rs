@@ -141,6 +141,9 @@ pub enum ObjectKind {
     Pidfd = 40,
     /// [`inotify::Inotify`] followed by its watches.
     Inotify = 41,
+    /// [`socket::InetSocket`], with addresses of these families.
+    PacketSocket = 50,
+    NetlinkSocket = 51,
 }
 
 impl ObjectKind {
@@ -166,6 +169,8 @@ impl ObjectKind {
             MessageQueue,
             Pidfd,
             Inotify,
+            PacketSocket,
+            NetlinkSocket,
         ]
         .into_iter()
         .find(|k| *k as u32 == v)

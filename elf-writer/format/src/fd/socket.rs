@@ -4,9 +4,9 @@ use crate::Span;
 
 crate::records! {
     pub struct InetSocket[144] {
-        /// AF_INET, AF_INET6.
+        /// AF_INET, AF_INET6; AF_PACKET, AF_NETLINK.
         pub family: u32,
-        /// SOCK_STREAM, SOCK_DGRAM.
+        /// SOCK_STREAM, SOCK_DGRAM, SOCK_RAW.
         pub kind: u32,
         pub protocol: u32,
         /// [`socket_state`].
@@ -22,10 +22,26 @@ crate::records! {
         pub peer: u32,
         /// Sequence of [`SockOpt`], each followed by its value padded to 8 bytes.
         pub options: Span,
-        /// TCP: SHUT_RD = 1, SHUT_WR = 2 bits.
+        /// SHUT_RD = 1, SHUT_WR = 2 bits.
         pub shutdown: u32,
         pub reserved: u32,
         pub reserved2: [u64; 3],
+    }
+
+    /// In front of the bytes of each message in the queue of a UDP socket.
+    pub struct Datagram[88] {
+        /// Sender: `struct sockaddr_in` or `sockaddr_in6`.
+        pub from: [u8; 32],
+        pub from_len: u32,
+        /// Length of `to`: 4, 16, or 0 for any address of the socket.
+        pub to_len: u32,
+        pub to: [u8; 32],
+        /// Time to live (hop limit), 0 for any; type of service (traffic class).
+        pub ttl: u32,
+        pub tos: u32,
+        /// IP_PKTINFO tells that it came in by the loopback.
+        pub by_loopback: u32,
+        pub reserved: u32,
     }
 
     pub struct UnixSocket[120] {
