@@ -37,7 +37,13 @@ pub struct Cli {
     #[arg(long, conflicts_with = "check")]
     pub leave_stopped: bool,
 
-    /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file), not only complete
+    /// Stop the processes only while their memory is copied (copy-on-write, as by fork), and write the image
+    /// from the copy
+    #[arg(long)]
+    pub snapshot: bool,
+
+    /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file),
+    /// not only complete
     #[arg(long)]
     pub sync: bool,
 

@@ -1,7 +1,7 @@
 //! Where the bytes of an image come from while it is written: the stopped process and open files.
 
 use crate::sys::vm;
-use elf_writer::{ContentSource, Piece, Source};
+use elf_writer::{ContentSource, Piece, Source, Stage};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -16,19 +16,26 @@ const MAX_PIECES: usize = 1024;
 
 /// Reads from the target and from the files that the collectors opened. To be used by the tracing
 /// thread only: newer kernels read protected pages through `/proc/PID/mem` for no other.
-pub struct Contents {
+pub struct Contents<'a> {
     /// Files of descriptors, by key.
     descriptors: Vec<Arc<File>>,
     /// Files of mappings, by key - [`MEMORY_FILES`].
     mappings: Vec<Arc<File>>,
     /// `/proc/PID/mem`, opened when needed.
     memory: HashMap<i32, File>,
+    reached: Box<dyn FnMut(Stage) -> io::Result<()> + 'a>,
 }
 
-impl Contents {
+impl<'a> Contents<'a> {
     #[must_use]
     pub fn new(descriptors: Vec<Arc<File>>, mappings: Vec<Arc<File>>) -> Self {
-        Self { descriptors, mappings, memory: HashMap::new() }
+        Self { descriptors, mappings, memory: HashMap::new(), reached: Box::new(|_| Ok(())) }
+    }
+
+    /// What to do as soon as all has been read, or all that is urgent.
+    #[must_use]
+    pub fn at_stages(self, reached: impl FnMut(Stage) -> io::Result<()> + 'a) -> Self {
+        Self { reached: Box::new(reached), ..self }
     }
 
     fn file(&self, key: u32) -> io::Result<&File> {
@@ -83,7 +90,11 @@ impl Contents {
     }
 }
 
-impl ContentSource for Contents {
+impl ContentSource for Contents<'_> {
+    fn reached(&mut self, stage: Stage) -> io::Result<()> {
+        (self.reached)(stage)
+    }
+
     fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
         match source {
             Source::Memory { pid, addr } => self.read_memory(*pid, &[(addr + skip, buf.len())], buf),

@@ -5,11 +5,13 @@ use crate::contents::Contents;
 use crate::error::{Failure, Obstacle};
 use crate::plan::{self, Options};
 use crate::ptrace::{Fate, FrozenTree};
+use crate::snapshot::{self, Snapshot};
 use crate::sys::signals;
 use crate::{failpoint, farewell, preflight, report};
 use anyhow::{Context, Result, anyhow};
 use elf_writer::stub::Stub;
-use elf_writer::{PendingImage, Plan, WriteError};
+use elf_writer::{PendingImage, Plan, Stage, WriteError};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +25,8 @@ pub struct Request<'a> {
     pub fate: Fate,
     /// The image is safe on the disk before this ends. So it always is before anything is killed.
     pub sync: bool,
+    /// Let the processes run on as soon as there is a copy of their memory.
+    pub snapshot: bool,
     pub options: Options,
 }
 
@@ -122,9 +126,12 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
             facts.obstacles.extend(preflight::tracees(member.pid(), &member.tids(), &traced));
         }
     }
+    if request.snapshot {
+        facts.obstacles.extend(snapshot::obstacles(&facts));
+    }
     failpoint::hit("after-collect")?;
     stop_requested()?;
-    let plan = plan::plan(&facts, &stub, request.options.clone()).map_err(Refusal::Obstacles)?;
+    let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(Refusal::Obstacles)?;
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
 
@@ -134,20 +141,38 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         return Ok(outcome);
     };
     report::info(|| format!("plan: {} VMAs, {} extents", outcome.vmas, plan.tables.extents.len()));
-    let image = write(image, plan, &stub, &facts, progress)?;
+    let copy = match request.snapshot {
+        true => Some(snapshot::take(&mut frozen, &facts, &mut plan).context("--snapshot")?),
+        false => None,
+    };
+    // Those that are to end otherwise than by running on must not do so before the image is complete.
+    let early = if copy.is_some() { Stage::Urgent } else { Stage::All };
+    let early = (request.fate == Fate::Run).then_some(early);
+    let mut stopped = Stopped { frozen: Some(frozen), pause: Ok(Duration::ZERO) };
+    let written = write(image, plan, &stub, &facts, progress, |stage| {
+        if early == Some(stage) { stopped.run_on() } else { Ok(()) }
+    });
+    let Stopped { frozen, pause } = stopped;
+    outcome.pause = pause?;
+    let image = written?;
+    copy.map_or(Ok(()), Snapshot::end)?;
     failpoint::hit("after-write")?;
     stop_requested()?;
 
     // A process that is to be killed stays stopped until its image is safe: it must not do anything
     // that the image does not know. Others need not wait for the disk.
-    let summary = if request.fate == Fate::Kill {
+    let summary = if request.fate == Fate::Kill
+        && let Some(frozen) = frozen
+    {
         let summary = commit(image, request.output, true)?;
         let connections = farewell::hold(&frozen, &facts);
         outcome.pause = frozen.end(Fate::Kill)?;
         farewell::reset(connections);
         summary
     } else {
-        outcome.pause = frozen.end(request.fate)?;
+        if let Some(frozen) = frozen {
+            outcome.pause = frozen.end(request.fate)?;
+        }
         commit(image, request.output, request.sync)?
     };
     outcome.image_bytes = summary.image_size;
@@ -155,6 +180,22 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     outcome.embedded_bytes = summary.embedded_bytes;
     outcome.total = started.elapsed();
     Ok(outcome)
+}
+
+/// The processes, until they run on, and how long they were stopped then.
+struct Stopped {
+    frozen: Option<FrozenTree>,
+    pause: Result<Duration>,
+}
+
+impl Stopped {
+    fn run_on(&mut self) -> io::Result<()> {
+        if let Some(frozen) = self.frozen.take() {
+            self.pause = frozen.end(Fate::Run);
+            failpoint::hit("running").map_err(io::Error::other)?;
+        }
+        if self.pause.is_err() { Err(io::Error::other("a process ended")) } else { Ok(()) }
+    }
 }
 
 fn create(path: &Path) -> Result<PendingImage> {
@@ -167,9 +208,10 @@ fn write(
     stub: &Stub,
     facts: &Facts,
     progress: Progress<'_>,
+    reached: impl FnMut(Stage) -> io::Result<()>,
 ) -> Result<PendingImage> {
     let task = facts.tasks.first().context("no task")?;
-    let mut contents = Contents::new(facts.fds.files.clone(), facts.mapped_files.clone());
+    let mut contents = Contents::new(facts.fds.files.clone(), facts.mapped_files.clone()).at_stages(reached);
     let total: u64 = plan.tables.extents.iter().map(|e| e.len).sum();
     let mut failed = None;
     let mut on_progress = |done: u64| {

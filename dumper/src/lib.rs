@@ -12,4 +12,5 @@ pub mod plan;
 pub mod preflight;
 pub mod ptrace;
 pub mod report;
+mod snapshot;
 pub mod sys;

@@ -34,6 +34,7 @@ fn run(cli: &Cli) -> i32 {
             _ => Fate::Run,
         },
         sync: cli.sync,
+        snapshot: cli.snapshot,
         options: Options {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),

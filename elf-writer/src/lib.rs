@@ -17,5 +17,5 @@ pub mod verify;
 pub mod write;
 
 pub use error::WriteError;
-pub use plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Tables};
+pub use plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage, Tables};
 pub use write::{PendingImage, Summary, write_image};

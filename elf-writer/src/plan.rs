@@ -51,6 +51,8 @@ pub struct Plan {
     /// For a process the one that it may still share pages with copy-on-write: both as in
     /// [`Source::Memory`]. Its memory must come before in the tables. Equal pages are stored once.
     pub ancestors: HashMap<i32, i32>,
+    /// `urgent[i]`: the bytes of `tables.extents[i]` are read before others; none, if it is empty.
+    pub urgent: Vec<bool>,
 }
 
 impl Plan {
@@ -97,6 +99,14 @@ pub struct Piece<'a> {
     pub len: usize,
 }
 
+/// How far reading has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All of [`Plan::urgent`].
+    Urgent,
+    All,
+}
+
 /// Reads the bytes of extents; implemented by the dumper (process_vm_readv, pread).
 pub trait ContentSource {
     /// Fills `buf` from `source`, starting `skip` bytes into it.
@@ -104,6 +114,15 @@ pub trait ContentSource {
     /// # Errors
     /// When the bytes cannot be read; the image is then abandoned.
     fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> std::io::Result<()>;
+
+    /// Called once for each stage, in order, as soon as it is reached; what was read may be on its way to the
+    /// file still.
+    ///
+    /// # Errors
+    /// The image is then abandoned.
+    fn reached(&mut self, _stage: Stage) -> std::io::Result<()> {
+        Ok(())
+    }
 
     /// Fills `buf` with the pieces, one after the other. Worth overriding where one system call can
     /// read many pieces.

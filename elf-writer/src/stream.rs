@@ -2,7 +2,7 @@
 //! other writes. A few buffers that fit the L2 cache go round between them; nothing is copied twice.
 
 use crate::alias::{Owner, Run, Stored};
-use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source};
+use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage};
 use crate::{Tables, WriteError};
 use ckpt_format::content::MAX_EXTENT;
 use ckpt_format::{Extent, PAGE_SIZE, checksum, extent_flags};
@@ -48,8 +48,9 @@ pub struct Streamed {
 }
 
 /// Order in which planned extents are written: memory by address, so that a VMA is contiguous in the
-/// file whether its bytes are dirty or embedded; then the rest as planned.
-fn write_order(tables: &Tables) -> Vec<usize> {
+/// file whether its bytes are dirty or embedded; then the rest as planned. What is urgent comes before all
+/// that; returns how much that is.
+fn write_order(tables: &Tables, urgent: &[bool]) -> (Vec<usize>, usize) {
     let mut done = vec![false; tables.extents.len()];
     let mut order = Vec::with_capacity(done.len());
     for vma in &tables.vmas {
@@ -59,7 +60,11 @@ fn write_order(tables: &Tables) -> Vec<usize> {
     }
     order.iter().for_each(|&i| done[i] = true);
     order.extend((0..done.len()).filter(|&i| !done[i]));
-    order
+    let (mut first, rest): (Vec<usize>, Vec<usize>) =
+        order.into_iter().partition(|&i| urgent.get(i).copied().unwrap_or(false));
+    let count = first.len();
+    first.extend(rest);
+    (first, count)
 }
 
 /// Copies the contents of `plan` to `file` from offset `start` on.
@@ -128,6 +133,8 @@ fn pwritev_all(file: &File, mut iov: Vec<IoSlice<'_>>, mut offset: u64) -> io::R
 struct Reader<'a> {
     plan: &'a Plan,
     order: Vec<usize>,
+    /// How many of these are urgent.
+    urgent: usize,
     /// By planned extent: its extents in the image.
     made: Vec<Vec<Extent>>,
     offset: u64,
@@ -147,10 +154,11 @@ struct Wanted {
 
 impl<'a> Reader<'a> {
     fn new(plan: &'a Plan, start: u64) -> Self {
-        let order = write_order(&plan.tables);
+        let (order, urgent) = write_order(&plan.tables, &plan.urgent);
         Self {
             plan,
             order,
+            urgent,
             made: vec![Vec::new(); plan.tables.extents.len()],
             offset: start,
             stored: Stored::default(),
@@ -169,10 +177,20 @@ impl<'a> Reader<'a> {
         let order = std::mem::take(&mut self.order);
         let (mut next, mut skip, mut done) = (0, 0u64, 0u64);
         let mut wanted: Vec<Wanted> = Vec::new();
+        let reached = |source: &mut dyn ContentSource, stage| {
+            let failed = |source| WriteError::Content { what: format!("at stage {stage:?}"), source };
+            source.reached(stage).map_err(failed)
+        };
+        let mut urgent = true;
         while next < order.len() {
+            if urgent && next >= self.urgent {
+                urgent = false;
+                reached(source, Stage::Urgent)?;
+            }
+            let end = if urgent { self.urgent } else { order.len() };
             wanted.clear();
             let mut filled = 0;
-            while next < order.len() && filled < CHUNK && wanted.len() < MAX_PIECES {
+            while next < end && filled < CHUNK && wanted.len() < MAX_PIECES {
                 let extent = &self.plan.tables.extents[order[next]];
                 // Extents end at multiples of CHUNK, so that the stub finds whole huge pages.
                 let len =
@@ -201,7 +219,10 @@ impl<'a> Reader<'a> {
                 return Err(WriteError::Interrupted);
             }
         }
-        Ok(())
+        if urgent {
+            reached(source, Stage::Urgent)?;
+        }
+        reached(source, Stage::All)
     }
 
     fn read(
@@ -469,6 +490,37 @@ mod tests {
         by_offset.sort_by_key(|e| e.file_offset);
         assert!(by_offset[..by_offset.len() - 1].is_sorted_by_key(|e| e.addr));
         assert_eq!(by_offset.last().unwrap().len, 5);
+    }
+
+    #[test]
+    fn what_is_urgent_is_read_first() {
+        #[derive(Default)]
+        struct Noting(Vec<String>);
+        impl ContentSource for Noting {
+            fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+                if let Source::Memory { addr, .. } = source {
+                    self.0.push(format!("{:#x}", addr + skip));
+                }
+                Bytes.read(source, skip, buf)
+            }
+            fn reached(&mut self, stage: Stage) -> io::Result<()> {
+                self.0.push(format!("{stage:?}"));
+                Ok(())
+            }
+        }
+        let file = tempfile::tempfile().unwrap();
+        let mut go = |_| ControlFlow::Continue(());
+        let mut read = |urgent: Vec<bool>| {
+            let mut noting = Noting::default();
+            let plan = Plan { urgent, ..plan() };
+            stream(&plan, &mut noting, &file, Path::new("x"), 0x2000, &mut go).unwrap();
+            noting.0.join(" ")
+        };
+        assert!(read(vec![]).starts_with("Urgent 0x100000 0x101000 0x102000"));
+        let some = read(vec![false, false, false, true]);
+        assert!(some.starts_with("0x101000 Urgent 0x100000 0x102000") && some.ends_with(" All"), "{some}");
+        let all = read(vec![true; 4]);
+        assert!(all.starts_with("0x100000") && all.ends_with(" Urgent All"), "{all}");
     }
 
     #[test]

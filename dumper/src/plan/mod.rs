@@ -236,6 +236,7 @@ impl Builder {
             tables: self.tables,
             sources: self.sources,
             ancestors: self.ancestors,
+            urgent: Vec::new(),
         })
     }
 }

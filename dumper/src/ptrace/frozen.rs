@@ -1,5 +1,6 @@
 //! A process with all of its threads stopped.
 
+use super::copy::MemoryCopy;
 use super::freeze::{self, Seized};
 use super::gadget::Gadgets;
 use super::parachute;
@@ -271,6 +272,27 @@ impl Frozen {
         let thread = self.threads.iter_mut().find(|t| t.tid() == tid);
         let thread = thread.with_context(|| format!("thread {tid} is not stopped by us"))?;
         thread.run(&self.memory, &site, calls)
+    }
+
+    /// Makes a copy of the memory as it is now. `before` and `after` are run with it, to the end whatever
+    /// happens to us.
+    ///
+    /// # Errors
+    /// When the target died, or may not have one process more, or memory for it.
+    pub fn copy_memory(&mut self, before: &[Call], after: &[Call]) -> Result<MemoryCopy> {
+        let site = self.mapped()?.site;
+        let calls = [before, &[Call::COPY], after].concat();
+        let pid = self.pid;
+        let thread = self.threads.first_mut().context("no thread is stopped")?;
+        let (results, copy) = thread.run_copy(&self.memory, &site, &calls)?;
+        copy.ok_or_else(|| {
+            let errno = i32::try_from(-results[before.len()]).unwrap_or(0);
+            let why = std::io::Error::from_raw_os_error(errno);
+            anyhow::Error::new(why).context(format!(
+                "copying the memory of PID {pid} (limits of processes or memory may be exhausted; \
+                 Linux 5.9 is needed): dump without --snapshot"
+            ))
+        })
     }
 
     /// Memory for arguments of calls: mapped in the target at first use, unmapped when it runs on.

@@ -1,6 +1,7 @@
 //! Stopping a process and running system calls in it, with guaranteed undo.
 #![allow(unsafe_code)]
 
+mod copy;
 mod freeze;
 mod frozen;
 mod gadget;
@@ -12,6 +13,7 @@ mod tracee;
 mod tree;
 mod wait;
 
+pub use copy::MemoryCopy;
 pub use freeze::list as threads;
 pub use frozen::Frozen;
 pub use remote::{Call, RemoteMemory, Scratch};

@@ -33,52 +33,106 @@ use super::restart;
 use crate::sys::cpuid;
 use ckpt_format::Regs;
 
-/// Both codes.
+/// All of the code.
 #[rustfmt::skip]
-pub const CODE: [u8; 152] = [
-    0x0f, 0x05,                                 //   0: syscall
-    0x48, 0x8d, 0x3d, 0x77, 0, 0, 0,            //   2: lea rdi, [rip + (128 - 9)]
-    0x31, 0xf6,                                 //   9: xor esi, esi
-    0x48, 0x8d, 0x15, 0x76, 0, 0, 0,            //  11: lea rdx, [rip + (136 - 18)]
-    0x41, 0xba, 8, 0, 0, 0,                     //  18: mov r10d, 8
-    0xb8, 128, 0, 0, 0,                         //  24: mov eax, SYS_rt_sigtimedwait
-    0x0f, 0x05,                                 //  29: syscall
-    0x4c, 0x89, 0xfc,                           //  31: mov rsp, r15
-    0xb8, 15, 0, 0, 0,                          //  34: mov eax, SYS_rt_sigreturn
-    0x0f, 0x05,                                 //  39: syscall
-    0x0f, 0x0b,                                 //  41: ud2
-    0x90, 0x90, 0x90, 0x90, 0x90,               //  43: nop
-    0x48, 0x8b, 0x03,                           //  48: mov rax, [rbx]          <- LOOP
-    0x48, 0x85, 0xc0,                           //  51: test rax, rax
-    0x78, 0x24,                                 //  54: js 92
-    0x48, 0x8b, 0x7b, 0x08,                     //  56: mov rdi, [rbx + 8]
-    0x48, 0x8b, 0x73, 0x10,                     //  60: mov rsi, [rbx + 16]
-    0x48, 0x8b, 0x53, 0x18,                     //  64: mov rdx, [rbx + 24]
-    0x4c, 0x8b, 0x53, 0x20,                     //  68: mov r10, [rbx + 32]
-    0x4c, 0x8b, 0x43, 0x28,                     //  72: mov r8, [rbx + 40]
-    0x4c, 0x8b, 0x4b, 0x30,                     //  76: mov r9, [rbx + 48]
-    0x0f, 0x05,                                 //  80: syscall
-    0x48, 0x89, 0x43, 0x38,                     //  82: mov [rbx + 56], rax
-    0x48, 0x83, 0xc3, 0x40,                     //  86: add rbx, 64
-    0xeb, 0xd4,                                 //  90: jmp 48
-    0xb8, 39, 0, 0, 0,                          //  92: mov eax, SYS_getpid
-    0x0f, 0x05,                                 //  97: syscall
-    0x89, 0xc7,                                 //  99: mov edi, eax
-    0xb8, 186, 0, 0, 0,                         // 101: mov eax, SYS_gettid
-    0x0f, 0x05,                                 // 106: syscall
-    0x89, 0xc6,                                 // 108: mov esi, eax
-    0x89, 0xea,                                 // 110: mov edx, ebp
-    0xb8, 234, 0, 0, 0,                         // 112: mov eax, SYS_tgkill
-    0x0f, 0x05,                                 // 117: syscall
-    0xeb, 0xa6,                                 // 119: jmp 31                  <- TOLD
-    0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,   // 121: nop
-    0x10, 0, 0, 0, 0, 0, 0, 0,                  // 128: the set {SIGTRAP}
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // 136: the time {0, 0}
+pub const CODE: [u8; 320] = [
+    0x0f, 0x05,                                               // one: syscall
+    0x48, 0x8d, 0x3d, 0x17, 0x01, 0x00, 0x00,                 // drop: lea rdi, [rip+0x117]
+    0x31, 0xf6,                                               // xor esi, esi
+    0x48, 0x8d, 0x15, 0x16, 0x01, 0x00, 0x00,                 // lea rdx, [rip+0x116]
+    0x41, 0xba, 0x08, 0x00, 0x00, 0x00,                       // mov r10d, 8
+    0xb8, 0x80, 0x00, 0x00, 0x00,                             // mov eax, 128
+    0x0f, 0x05,                                               // syscall
+    0x4c, 0x89, 0xfc,                                         // back: mov rsp, r15
+    0xb8, 0x0f, 0x00, 0x00, 0x00,                             // mov eax, 15
+    0x0f, 0x05,                                               // syscall
+    0x0f, 0x0b,                                               // ud2
+    0x0f, 0x1f, 0x44, 0x00, 0x00,                             // nop DWORD PTR [rax+rax*1+0]
+    0x48, 0x8b, 0x03,                                         // loop: mov rax, [rbx]
+    0x48, 0x85, 0xc0,                                         // test rax, rax
+    0x78, 0x24,                                               // js special
+    0x48, 0x8b, 0x7b, 0x08,                                   // mov rdi, [rbx+8]
+    0x48, 0x8b, 0x73, 0x10,                                   // mov rsi, [rbx+16]
+    0x48, 0x8b, 0x53, 0x18,                                   // mov rdx, [rbx+24]
+    0x4c, 0x8b, 0x53, 0x20,                                   // mov r10, [rbx+32]
+    0x4c, 0x8b, 0x43, 0x28,                                   // mov r8, [rbx+40]
+    0x4c, 0x8b, 0x4b, 0x30,                                   // mov r9, [rbx+48]
+    0x0f, 0x05,                                               // syscall
+    0x48, 0x89, 0x43, 0x38,                                   // store: mov [rbx+56], rax
+    0x48, 0x83, 0xc3, 0x40,                                   // add rbx, 64
+    0xeb, 0xd4,                                               // jmp loop
+    0x48, 0x83, 0xf8, 0xfe,                                   // special: cmp rax, 0xfffffffffffffffe
+    0x74, 0x1d,                                               // je copy
+    0xb8, 0x27, 0x00, 0x00, 0x00,                             // mov eax, 39
+    0x0f, 0x05,                                               // syscall
+    0x89, 0xc7,                                               // mov edi, eax
+    0xb8, 0xba, 0x00, 0x00, 0x00,                             // mov eax, 186
+    0x0f, 0x05,                                               // syscall
+    0x89, 0xc6,                                               // mov esi, eax
+    0x89, 0xea,                                               // mov edx, ebp
+    0xb8, 0xea, 0x00, 0x00, 0x00,                             // mov eax, 234
+    0x0f, 0x05,                                               // syscall
+    0xeb, 0x83,                                               // told: jmp drop
+    0xbf, 0x00, 0x05, 0x00, 0x00,                             // copy: mov edi, 0x500
+    0x31, 0xf6,                                               // xor esi, esi
+    0x31, 0xd2,                                               // xor edx, edx
+    0x45, 0x31, 0xd2,                                         // xor r10d, r10d
+    0x45, 0x31, 0xc0,                                         // xor r8d, r8d
+    0xb8, 0x38, 0x00, 0x00, 0x00,                             // mov eax, 56
+    0x0f, 0x05,                                               // syscall
+    0x48, 0x85, 0xc0,                                         // test rax, rax
+    0x78, 0xb8,                                               // js store
+    0x74, 0x23,                                               // je helper
+    0x49, 0x89, 0xc4,                                         // mov r12, rax
+    0x44, 0x89, 0xe7,                                         // wait: mov edi, r12d
+    0x31, 0xf6,                                               // xor esi, esi
+    0xba, 0x00, 0x00, 0x00, 0x40,                             // mov edx, 0x40000000
+    0x45, 0x31, 0xd2,                                         // xor r10d, r10d
+    0xb8, 0x3d, 0x00, 0x00, 0x00,                             // mov eax, 61
+    0x0f, 0x05,                                               // syscall
+    0x48, 0x83, 0xf8, 0xfc,                                   // cmp rax, 0xfffffffffffffffc
+    0x74, 0xe6,                                               // je wait
+    0x48, 0x8b, 0x43, 0x08,                                   // mov rax, [rbx+8]
+    0xeb, 0x93,                                               // jmp store
+    0x31, 0xff,                                               // helper: xor edi, edi
+    0xbe, 0xff, 0xff, 0xff, 0xff,                             // mov esi, 0xffffffff
+    0xba, 0x02, 0x00, 0x00, 0x00,                             // mov edx, 2
+    0xb8, 0xb4, 0x01, 0x00, 0x00,                             // mov eax, 0x1b4
+    0x0f, 0x05,                                               // syscall
+    0x48, 0x85, 0xc0,                                         // test rax, rax
+    0x78, 0x2d,                                               // js failed
+    0xb8, 0x70, 0x00, 0x00, 0x00,                             // mov eax, 112
+    0x0f, 0x05,                                               // syscall
+    0x48, 0x8d, 0x3d, 0x53, 0x00, 0x00, 0x00,                 // lea rdi, [rip+83]
+    0xb8, 0x50, 0x00, 0x00, 0x00,                             // mov eax, 80
+    0x0f, 0x05,                                               // syscall
+    0x31, 0xff,                                               // xor edi, edi
+    0x31, 0xf6,                                               // xor esi, esi
+    0x31, 0xd2,                                               // xor edx, edx
+    0x45, 0x31, 0xd2,                                         // xor r10d, r10d
+    0x45, 0x31, 0xc0,                                         // xor r8d, r8d
+    0xb8, 0x38, 0x00, 0x00, 0x00,                             // mov eax, 56
+    0x0f, 0x05,                                               // syscall
+    0x48, 0x85, 0xc0,                                         // test rax, rax
+    0x74, 0x04,                                               // je gone
+    0x48, 0x89, 0x43, 0x08,                                   // failed: mov [rbx+8], rax
+    0x31, 0xff,                                               // gone: xor edi, edi
+    0xb8, 0xe7, 0x00, 0x00, 0x00,                             // mov eax, 231
+    0x0f, 0x05,                                               // syscall
+    0x0f, 0x0b,                                               // ud2
+    0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00,// data16 cs nop WORD PTR [rax+rax*1+0]
+    0x66, 0x90,                                               // xchg ax, ax
+    16, 0, 0, 0, 0, 0, 0, 0,                                  // set
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,           // time
+    47, 0, 0, 0, 0, 0, 0, 0,                                  // slash
 ];
 
 /// Where the loop over a table begins, and where its thread stops at the end.
 pub const LOOP: u64 = 48;
-pub const TOLD: u64 = 119;
+pub const TOLD: u64 = 125;
+
+/// The "number" that makes a copy of the process; see [`super::copy`].
+pub const COPY: i64 = -2;
 
 /// Registers with which a thread runs the calls of the table at `table`, and tells by `signal`.
 #[must_use]
@@ -100,7 +154,7 @@ pub const MOST_CALLS: usize = 60;
 pub const TABLE_LEN: u64 = 4096;
 const _: () = assert!((MOST_CALLS + 1) * ENTRY <= TABLE_LEN as usize);
 
-/// The calls as the loop reads them; a number below 0 ends them.
+/// The calls as the loop reads them; -1 ends them.
 #[must_use]
 pub fn table(calls: &[Call]) -> Vec<u8> {
     let entries = calls.iter().flat_map(|c| [c.number as u64].into_iter().chain(c.args).chain([0]));
@@ -191,8 +245,8 @@ mod tests {
         let relative = |at: usize| i32::from_le_bytes(CODE[at - 4..at].try_into().unwrap());
         let short = |at: usize| at as i64 + i64::from(CODE[at - 1] as i8);
         assert_eq!(CODE[(9 + relative(9)) as usize..][..8], 0x10u64.to_le_bytes());
-        assert_eq!(18 + relative(18) + 16, CODE.len() as i32);
-        assert_eq!((short(56), short(92), short(121)), (92, LOOP as i64, 31));
+        assert_eq!(18 + relative(18) + 24, CODE.len() as i32);
+        assert_eq!((short(56), short(92), short(127)), (92, LOOP as i64, 2));
         assert_eq!(CODE[TOLD as usize - 2..TOLD as usize], [0x0f, 0x05]);
     }
 

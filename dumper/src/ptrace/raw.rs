@@ -36,6 +36,11 @@ pub fn seize(tid: i32, follow: bool) -> io::Result<()> {
     plain(libc::PTRACE_SEIZE, tid, options as usize)
 }
 
+/// PTRACE_O_* options, in place of those that the thread had.
+pub fn set_options(tid: i32, options: i32) -> io::Result<()> {
+    plain(libc::PTRACE_SETOPTIONS, tid, options as usize)
+}
+
 /// What an event is about: the id of the new thread or process.
 pub fn event_message(tid: i32) -> io::Result<i32> {
     let mut message: libc::c_ulong = 0;

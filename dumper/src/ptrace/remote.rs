@@ -15,6 +15,9 @@ pub struct Call {
 }
 
 impl Call {
+    /// No call: makes a copy of the process; see [`super::copy`].
+    pub const COPY: Self = Self { number: super::parachute::COPY, args: [0; 6] };
+
     /// A call with up to six arguments; missing ones are 0.
     #[must_use]
     pub fn new(number: i64, args: &[u64]) -> Self {

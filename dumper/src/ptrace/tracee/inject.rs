@@ -1,6 +1,7 @@
 //! System calls that a stopped thread runs for us.
 
 use super::{At, RemoteAddr, RemoteMemory, SOON, Stopped, Tracee, Trouble, fail};
+use crate::ptrace::copy::{self, MemoryCopy};
 use crate::ptrace::parachute::{self, MOST_CALLS};
 use crate::ptrace::raw::{self, Resume};
 use crate::ptrace::remote::{Call, Site};
@@ -46,7 +47,7 @@ impl Tracee<Stopped> {
         }
         match site {
             Site::Parachute { code, frame, quiet } => match teller(*quiet, self.mask()) {
-                Some(signal) => self.run_tables(memory, (*code, *frame), signal, calls),
+                Some(signal) => Ok(self.run_tables(memory, (*code, *frame), Some(signal), calls)?.0),
                 None => {
                     memory.write(*frame, &self.way_back(*frame)?)?;
                     let base = parachute::one_regs(self.regs(), code.0, frame.0);
@@ -79,30 +80,54 @@ impl Tracee<Stopped> {
         Ok(parachute::frame(frame.0, &regs, mask, self.xstate()?))
     }
 
-    /// As many calls as there are, with one stop for each [`MOST_CALLS`] of them.
+    /// As [`Self::run`], with a [`Call::COPY`] among the calls, which are made to the end whatever happens to
+    /// us.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; when the process has no code of ours; when there are too many calls.
+    pub fn run_copy(
+        &mut self,
+        memory: &RemoteMemory,
+        site: &Site,
+        calls: &[Call],
+    ) -> Result<(Vec<i64>, Option<MemoryCopy>)> {
+        let Site::Parachute { code, frame, quiet } = site else {
+            bail!("the security policy lets PID {} run no code of ours", self.pid)
+        };
+        if calls.len() > MOST_CALLS {
+            bail!("PID {} would need {} calls at once, {MOST_CALLS} are possible", self.pid, calls.len());
+        }
+        let follow = libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACECLONE;
+        raw::set_options(self.tid, follow).map_err(|e| self.failed(e.into(), "being copied"))?;
+        self.run_tables(memory, (*code, *frame), teller(*quiet, self.mask()), calls)
+    }
+
+    /// As many calls as there are, with one stop for each [`MOST_CALLS`] of them; without a signal to tell the
+    /// end by, with two for each call.
     fn run_tables(
         &mut self,
         memory: &RemoteMemory,
         (code, frame): (RemoteAddr, RemoteAddr),
-        signal: i32,
+        signal: Option<i32>,
         calls: &[Call],
-    ) -> Result<Vec<i64>> {
+    ) -> Result<(Vec<i64>, Option<MemoryCopy>)> {
         let way_back = self.way_back(frame)?;
         let mut results = Vec::with_capacity(calls.len());
+        let mut copy = None;
         for calls in calls.chunks(MOST_CALLS) {
             let mut bytes = parachute::table(calls);
             let table = RemoteAddr(frame.0 - bytes.len() as u64);
             bytes.extend_from_slice(&way_back);
             memory.write(table, &bytes)?;
-            let base = parachute::loop_regs(self.regs(), code.0, frame.0, table.0, signal);
+            let base = parachute::loop_regs(self.regs(), code.0, frame.0, table.0, signal.unwrap_or(0));
             let (tid, told) = (self.tid, code.0 + parachute::TOLD);
             let outcome = run_loop(self.state_mut(), tid, &base, signal, told);
-            self.finish(outcome)?;
+            copy = self.finish(outcome)?.or(copy);
             bytes.truncate(calls.len() * parachute::ENTRY);
             memory.read(table, &mut bytes)?;
             results.extend(parachute::results(&bytes));
         }
-        Ok(results)
+        Ok((results, copy))
     }
 
     fn run_each(&mut self, base: &Regs, calls: &[Call]) -> Result<Vec<i64>> {
@@ -123,26 +148,40 @@ impl Tracee<Stopped> {
     }
 }
 
-/// The thread runs a loop of ours, until it tells the end by `signal` at `told`.
-fn run_loop(state: &mut Stopped, tid: i32, base: &Regs, signal: i32, told: u64) -> Result<(), Trouble> {
+/// The thread runs a loop of ours, until it tells the end by `signal` at `told`, or comes there.
+fn run_loop(
+    state: &mut Stopped,
+    tid: i32,
+    base: &Regs,
+    signal: Option<i32>,
+    told: u64,
+) -> Result<Option<MemoryCopy>, Trouble> {
     state.dirty = true;
     raw::set_regs(tid, base)?;
     // After the registers: should we die in between, the parachute knows the real mask.
     fail("batch-regs")?;
-    raw::set_sigmask(tid, !bit(signal))?;
+    raw::set_sigmask(tid, !signal.map_or(0, bit))?;
     fail("batch-mask")?;
     let deadline = Instant::now() + SOON;
+    let mut made = Ok(None);
     loop {
-        raw::resume(tid, Resume::Cont)?;
+        raw::resume(tid, if signal.is_some() { Resume::Cont } else { Resume::Syscall })?;
         state.at = At::Call;
         match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
             Event::Gone => return Err(Trouble::Gone),
             // Somebody else may send it, too, at any time; the program ignores it.
-            Event::Stop(Stop::Signal(got)) if got == signal => {
-                if raw::rip(tid)? == told {
-                    state.at = At::Told;
-                    return fail("batch-ran");
+            Event::Stop(Stop::Signal(got)) if got == signal.unwrap_or(libc::SIGTRAP) => {
+                if raw::rip(tid)? == told && (signal.is_some() || ended_call(tid)?) {
+                    if signal.is_some() {
+                        state.at = At::Told;
+                    }
+                    fail("batch-ran")?;
+                    return Ok(made?);
                 }
+            }
+            Event::Stop(Stop::Other(libc::PTRACE_EVENT_CLONE)) => {
+                // Whatever came of it: the process must come to where it has waited for its helper.
+                made = copy::of_helper(raw::event_message(tid)?);
             }
             // Not blockable. It is sent again when the calls are done.
             Event::Stop(Stop::Signal(libc::SIGSTOP)) => state.owes_sigstop = true,
@@ -150,6 +189,11 @@ fn run_loop(state: &mut Stopped, tid: i32, base: &Regs, signal: i32, told: u64) 
             Event::Stop(_) => {}
         }
     }
+}
+
+/// Of a thread at the entry to a call `rax` is still -ENOSYS.
+fn ended_call(tid: i32) -> Result<bool, Trouble> {
+    Ok(raw::rax(tid)? != -i64::from(libc::ENOSYS))
 }
 
 impl Stopped {
