@@ -153,7 +153,8 @@ pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
         crate::nameless::make(ctx, index, file, path)?
     };
     let fd = ctx.raise(fd)?;
-    if file.mode & S_IFMT == S_IFREG {
+    // The mode is 0 of what was only mapped, which an ordinary user cannot ask about.
+    if [S_IFREG, 0].contains(&(file.mode & S_IFMT)) {
         fill(ctx, file, fd)?;
     }
     slot.store(fd.0 + 1, Ordering::Relaxed);

@@ -34,7 +34,7 @@ pub fn make(ctx: &Ctx, index: u32, file: &FileIdent, path: &'static [u8]) -> Res
             let _ = fd::fchown(fd, file.uid, file.gid);
             Ok(fd)
         }
-        Err(e) if kind == S_IFREG => {
+        Err(e) if [S_IFREG, 0].contains(&kind) => {
             note(format_args!("the deleted file {} is recreated in memory: {e}", Printable(path)));
             files::memfd(path)
         }
