@@ -36,6 +36,7 @@ fn main() -> std::process::ExitCode {
         suite.test_as(Who::User, format!("{name}::unharmed"), move |t| unharmed(t, start));
         suite.test(format!("{name}::again"), move |t| through(t, start, &["same", "ns", "ns"]));
     }
+    suite.test_as(Who::User, "node_server::io_uring", node_with_io_uring);
     suite.run()
 }
 
@@ -186,4 +187,16 @@ fn go(t: &T) -> anyhow::Result<Proc> {
 fn node(t: &T, io_uring: &str) -> anyhow::Result<Proc> {
     need("node")?;
     t.launch("node", "node").arg(script(t, "server.js")?).env("UV_USE_IO_URING", io_uring).start()
+}
+
+/// It is told how to do without, and goes on.
+fn node_with_io_uring(t: &T) -> TestResult {
+    let mut root = begin(t, |t| node(t, "1"))?;
+    let uses = |(_, link): &(i32, PathBuf)| link.to_string_lossy().contains("io_uring");
+    if !procfs::fds(root.pid()).iter().any(uses) {
+        finish(t, &mut root)?;
+        skip!("this node, or this kernel, does not use io_uring");
+    }
+    t.dump(root.pid()).refused(5, &["io_uring", "UV_USE_IO_URING=0"])?;
+    finish(t, &mut root)
 }

@@ -112,7 +112,11 @@ fn obstacle(vma: &VmaFacts, facts: &MemoryFacts, own_mounts: bool) -> Option<(&'
     let starts = |prefix: &str| path.starts_with(prefix.as_bytes());
     let named: &[(&str, &str, &str)] = &[
         ("/[aio]", "a ring of io_setup(2)", "dump it when it has destroyed its AIO contexts"),
-        ("anon_inode:[io_uring]", "an io_uring", "run the program without io_uring (most have an option)"),
+        (
+            "anon_inode:[io_uring]",
+            "an io_uring",
+            "run the program without io_uring (node and libuv: UV_USE_IO_URING=0)",
+        ),
         ("anon_inode:", "memory of a kernel object", RESTART),
         ("/secretmem", "memfd_secret(2) memory, which nobody else can read", RESTART),
         ("socket:", "the ring of a packet socket", RESTART),

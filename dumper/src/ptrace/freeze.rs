@@ -144,7 +144,7 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
     obstacles.extend(workers.into_iter().map(|(tid, name)| Obstacle {
         pid,
         what: format!("thread {tid} ({name}): works in the kernel for io_uring or vhost"),
-        remedy: "run the program without io_uring (most have an option)".into(),
+        remedy: "run the program without io_uring (node and libuv: UV_USE_IO_URING=0)".into(),
     }));
     Ok(Threads { obstacles, stopped: leader_first(pid, stopped) })
 }
