@@ -33,16 +33,16 @@ pub fn run(ctx: &Ctx, program: i32, helper: Option<(Helper, i32)>) -> ! {
     loop {
         while let Ok(Some((pid, status))) = process::wait(program, __WALL | WNOHANG | WUNTRACED | WCONTINUED)
         {
-            if pid != program {
-                continue;
-            }
-            if matches!(status, Wait::Exited(_) | Wait::Killed(_)) {
-                dismiss(ctx, helper);
-                if ctx.lends_terminal {
-                    family::bring_to_foreground(ctx.callers_group);
+            let mut news = (pid == program).then_some(status);
+            while let Some(status) = news {
+                if matches!(status, Wait::Exited(_) | Wait::Killed(_)) {
+                    dismiss(ctx, helper);
+                    if ctx.lends_terminal {
+                        family::bring_to_foreground(ctx.callers_group);
+                    }
                 }
+                news = follow(ctx, program, status);
             }
-            follow(ctx, program, status);
         }
         if let Ok(info) = signal::wait_info(u64::MAX) {
             forward(ctx, program, &info);
@@ -70,7 +70,7 @@ pub fn lost(ctx: &Ctx, index: usize, status: Option<Wait>) -> ! {
     if index == ctx.image.header.root_task as usize
         && let Some(status) = status
     {
-        follow(ctx, 0, status);
+        let _ = follow(ctx, 0, status);
     }
     family::say_lost(ctx, index);
     process::exit_group(EXIT_RESTORE_FAILED)
@@ -140,7 +140,8 @@ fn is_apart(ctx: &Ctx, program: i32) -> bool {
     process::getpgid(program).is_ok_and(|group| group != ctx.callers_group)
 }
 
-fn follow(ctx: &Ctx, program: i32, status: Wait) {
+/// Does as the program did. What it has done meanwhile, if that was seen.
+fn follow(ctx: &Ctx, program: i32, status: Wait) -> Option<Wait> {
     let ran = ctx.shared.resumed.load(Ordering::SeqCst) != 0;
     match status {
         Wait::Exited(_) if !ran => process::exit_group(EXIT_RESTORE_FAILED),
@@ -164,12 +165,17 @@ fn follow(ctx: &Ctx, program: i32, status: Wait) {
             terminal.into_iter().for_each(Terminal::take_up);
             if is_apart(ctx, program) {
                 let _ = process::getpgid(program).and_then(|group| process::kill(-group, SIGCONT));
-            } else if !matches!(process::wait(program, __WALL | WNOHANG | WCONTINUED), Ok(Some(_))) {
-                let _ = process::kill(program, SIGCONT);
+            } else {
+                // It may have stopped again since, or ended.
+                match process::wait(program, __WALL | WNOHANG | WUNTRACED | WCONTINUED) {
+                    Ok(Some((_, status))) => return Some(status),
+                    _ => drop(process::kill(program, SIGCONT)),
+                }
             }
         }
         Wait::Continued => {}
     }
+    None
 }
 
 /// The terminal of a program that leads its own process group, while it is stopped: the shell sees and
