@@ -129,7 +129,7 @@ fn descriptors(pid: i32, view: &mut View) {
         let link = link.display().to_string();
         let link = match link.split_once(":[") {
             Some((kind, _)) => kind.to_owned(),
-            None => link,
+            None => without_inode(link),
         };
         let info = procfs::read(pid, &format!("fdinfo/{fd}")).unwrap_or_default();
         let own = info.lines().filter(|line| {
@@ -142,6 +142,15 @@ fn descriptors(pid: i32, view: &mut View) {
             own.sort_unstable();
         }
         view.insert(format!("fd {fd}"), format!("{link} | {}", own.join(" | ")));
+    }
+}
+
+/// A file of O_TMPFILE is shown with its inode as name.
+fn without_inode(link: String) -> String {
+    let number = link.rsplit_once("/#").and_then(|(dir, rest)| Some((dir, rest.strip_suffix(" (deleted)")?)));
+    match number {
+        Some((dir, n)) if n.bytes().all(|b| b.is_ascii_digit()) => format!("{dir}/#N (deleted)"),
+        _ => link,
     }
 }
 

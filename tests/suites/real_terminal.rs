@@ -160,7 +160,8 @@ fn editor(t: &T, editor: &Editor) -> TestResult {
     let (one, two) = (tmux.window("one"), tmux.window("two"));
     one.prompt()?;
     one.line(editor.command)?;
-    one.expect("text.txt")?;
+    // Not before: the terminal would echo what is typed.
+    one.wait("the editor", |screen| screen.contains("text.txt") && !screen.contains(PROMPT))?;
     one.keys(editor.insert)?;
     one.keys(&["-l", "typed before the dump"])?;
     one.expect("typed before the dump")?;
@@ -239,6 +240,8 @@ fn python_prompt(t: &T) -> TestResult {
     two.keys(&["C-z"])?;
     two.expect("Stopped")?;
     two.line("fg")?;
+    // Ctrl-C would drop a line that the shell has not read.
+    t.wait_until("the job going on", || Ok(procfs::state(two.program("python3")?) == Some('S')))?;
     two.keys(&["C-c"])?;
     two.wait("a second KeyboardInterrupt", |screen| screen.matches("\nKeyboardInterrupt").count() >= 2)?;
     two.line("print('still', len(numbers)); raise SystemExit(5)")?;
