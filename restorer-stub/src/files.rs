@@ -146,8 +146,10 @@ pub fn recreated(ctx: &Ctx, index: u32) -> Result<Fd> {
     let fd = if file.flags & file_flags::MEMFD != 0 {
         let fd = memfd(path)?;
         // Before its seals: F_SEAL_EXEC forbids it, and adds others to what can be executed.
-        let _ = fd::fchown(fd, file.uid, file.gid);
-        let _ = fd::fchmod(fd, file.mode & 0o7777);
+        if file.mode != 0 {
+            let _ = fd::fchown(fd, file.uid, file.gid);
+            let _ = fd::fchmod(fd, file.mode & 0o7777);
+        }
         fd
     } else {
         crate::nameless::make(ctx, index, file, path)?
