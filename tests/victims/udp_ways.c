@@ -92,10 +92,12 @@ int main(void) {
     CHECK(connect(shut, &from.any, from.len) == 0);
     send_text(sender, name_of(shut), "before the end");
     CHECK(shutdown(shut, SHUT_RD) == 0);
+    int mute = bound_socket("127.0.0.1", SOCK_DGRAM, 0);
+    CHECK(connect(mute, &from.any, from.len) == 0 && shutdown(mute, SHUT_WR) == 0);
     // Corked, with nothing in it yet.
     int corked = socket(AF_INET, SOCK_DGRAM, 0);
     on(corked, SOL_UDP, UDP_CORK);
-    int all[] = {a, b, share[0], share[1], dual, rich, device, filtered, large, many, shut, corked, sender};
+    int all[] = {a, b, share[0], share[1], dual, rich, device, filtered, large, many, shut, mute, corked, sender};
     char *options[sizeof all / sizeof *all];
     struct place names[sizeof all / sizeof *all];
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) options[i] = sockopts(all[i]), names[i] = name_of(all[i]);
@@ -149,6 +151,9 @@ int main(void) {
     // The end, instead of EAGAIN.
     struct place nobody = {.len = sizeof nobody.v6};
     CHECK(recvfrom(shut, text, 9, 0, &nobody.any, &nobody.len) <= 0);
+    CHECK(send(mute, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+    send_text(sender, name_of(mute), "still heard");
+    expect_text(mute, "still heard", from);
     to = name_of(sender);
     CHECK(sendto(corked, "in two ", 7, 0, &to.any, to.len) == 7 && sendto(corked, "parts", 5, 0, &to.any, to.len) == 5);
     expect_nothing(sender);

@@ -60,6 +60,22 @@ pub fn packet_socket(pid: i32, ino: u64) -> Option<PacketDiag> {
     parse(&replies, packet_message).remove(&ino)
 }
 
+/// What shutdown(2) has ended of each socket, by inode, by family and protocol.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdowns(HashMap<(i32, i32), HashMap<u64, u32>>);
+
+impl Shutdowns {
+    /// SHUT_RD = 1, SHUT_WR = 2 bits of a UDP socket of the network namespace of `pid`; `None` where the
+    /// kernel does not tell (CONFIG_INET_UDP_DIAG).
+    pub fn of(&mut self, pid: i32, (family, protocol): (i32, i32), ino: u64) -> Option<u32> {
+        let table = self.0.entry((family, protocol)).or_insert_with(|| {
+            let replies = ask(pid, inet_request(family, protocol));
+            replies.map(|replies| parse(&replies, inet_message)).unwrap_or_default()
+        });
+        table.get(&ino).copied()
+    }
+}
+
 /// Asks the kernel, in the network namespace of `pid`.
 fn ask(pid: i32, request: Vec<u8>) -> Result<Vec<u8>> {
     let path = format!("/proc/{pid}/ns/net");
@@ -91,27 +107,34 @@ fn dump(request: &[u8]) -> Result<Vec<u8>> {
     Ok(netlink_dump(socket.as_fd(), request)?)
 }
 
-/// `struct nlmsghdr`, family, and what follows it.
-fn request(family: i32, words: &[u32]) -> Vec<u8> {
+/// `struct nlmsghdr`, family, protocol, and what follows.
+fn request(family: i32, protocol: i32, words: &[u32]) -> Vec<u8> {
     let len = 20 + words.len() * 4;
     let mut request = Vec::with_capacity(len);
     request.extend_from_slice(&(len as u32).to_ne_bytes());
     request.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend_from_slice(&FLAGS.to_ne_bytes());
     request.extend_from_slice(&[0; 8]);
-    request.extend_from_slice(&[family as u8, 0, 0, 0]);
+    request.extend_from_slice(&[family as u8, protocol as u8, 0, 0]);
     request.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
     request
 }
 
 /// All states, any inode, SHOW, no cookie.
 fn unix_request() -> Vec<u8> {
-    request(libc::AF_UNIX, &[u32::MAX, 0, SHOW, u32::MAX, u32::MAX])
+    request(libc::AF_UNIX, 0, &[u32::MAX, 0, SHOW, u32::MAX, u32::MAX])
 }
 
 /// Any inode, SHOW_PACKET, no cookie.
 fn packet_request() -> Vec<u8> {
-    request(libc::AF_PACKET, &[0, SHOW_PACKET, u32::MAX, u32::MAX])
+    request(libc::AF_PACKET, 0, &[0, SHOW_PACKET, u32::MAX, u32::MAX])
+}
+
+/// `struct inet_diag_req_v2`: all states, any addresses.
+fn inet_request(family: i32, protocol: i32) -> Vec<u8> {
+    let mut words = [0; 13];
+    words[0] = u32::MAX;
+    request(family, protocol, &words)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -164,6 +187,12 @@ fn message(bytes: &[u8]) -> Option<(u64, UnixDiag)> {
         }
     }
     Some((ino, socket))
+}
+
+/// `struct inet_diag_msg`, whose last word is the inode, and INET_DIAG_SHUTDOWN (8).
+fn inet_message(bytes: &[u8]) -> Option<(u64, u32)> {
+    let shutdown = attributes(bytes.get(72..)?).find(|(kind, _)| *kind == 8)?.1;
+    Some((u64::from(word(bytes, 68)?), u32::from(*shutdown.first()?)))
 }
 
 /// `struct packet_diag_msg` (family, type, protocol, inode, cookie) and its attributes.
@@ -223,6 +252,7 @@ mod tests {
             parse(&bytes, message);
             message(&bytes);
             packet_message(&bytes);
+            inet_message(&bytes);
         }
     }
 }

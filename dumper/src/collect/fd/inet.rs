@@ -50,7 +50,13 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     }
     let ends = remote.as_deref().and_then(tcp::address).zip(tcp::address(&local)).map(|(r, l)| (l, r));
     let tcp = if kind == libc::SOCK_STREAM { Some(tcp::collect(cx, probe, fd, ends)?) } else { None };
-    let datagram = if tcp.is_none() { Some(datagram::collect(fd, kind, protocol)?) } else { None };
+    let mut datagram = if tcp.is_none() { Some(datagram::collect(fd, kind, protocol)?) } else { None };
+    if let Some(datagram) =
+        datagram.as_mut().filter(|_| kind == libc::SOCK_DGRAM && datagram::is_udp(protocol))
+    {
+        let told = cx.shutdowns.of(probe.pid, (family, protocol), probe.stat.ino);
+        datagram.shutdown = told.unwrap_or(datagram.shutdown);
+    }
     let mut options = socket::options(&mut cx.defaults, fd, (family, kind, protocol))?;
     if tcp.is_none() {
         options.extend(multicast::memberships(probe.pid, fd, family));

@@ -196,6 +196,7 @@ pub struct Context<'a> {
     unix: Option<diag::UnixTable>,
     tcp: Option<tcp::TcpTable>,
     destinations: Option<datagram::Destinations>,
+    shutdowns: diag::Shutdowns,
     defaults: socket::Defaults,
     /// Descriptors whose fdinfo does not tell whether they are closed on exec.
     doubtful: Vec<(i32, i32)>,
@@ -314,6 +315,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
         unix: None,
         tcp: None,
         destinations: None,
+        shutdowns: diag::Shutdowns::default(),
         defaults: socket::Defaults::default(),
         doubtful: Vec::new(),
     };

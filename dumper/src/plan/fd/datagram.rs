@@ -4,6 +4,7 @@ use super::{Planner, Sent, inet, queue};
 use crate::collect::fd::Description;
 use crate::collect::fd::datagram::{self, DatagramFacts};
 use crate::collect::fd::inet::InetFacts;
+use crate::collect::fd::socket::OptionFacts;
 use ckpt_format::fd::socket::{self, InetSocket, socket_state};
 use ckpt_format::{NONE, Object, ObjectKind, Span};
 use std::net::IpAddr;
@@ -11,6 +12,13 @@ use zerocopy::IntoBytes;
 
 pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts, own: &DatagramFacts) -> Object {
     let queue = waiting(p, d, own);
+    if facts.options.iter().any(counts) {
+        let text = format!(
+            "fd {}: the number of what it has sent (SOF_TIMESTAMPING_OPT_ID, SO_ZEROCOPY), which begins at 0",
+            d.fd
+        );
+        p.note("socket-counter", d, &text);
+    }
     let connected = facts.remote.is_some();
     let mut record = InetSocket {
         family: facts.family as u32,
@@ -31,6 +39,19 @@ pub fn socket(p: &mut Planner<'_>, d: &Description, facts: &InetFacts, own: &Dat
     }
     let payload = p.b.payload(&record);
     Object { kind: ObjectKind::InetSocket as u32, payload, queue, inner: NONE, ..Object::default() }
+}
+
+/// Whether the kernel numbers what is sent.
+fn counts(o: &OptionFacts) -> bool {
+    const SO_ZEROCOPY: i32 = 60;
+    const OPT_ID: i32 = 1 << 7;
+    let value = o.value.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
+    match (o.level, o.name) {
+        (libc::SOL_SOCKET, SO_ZEROCOPY) => value != 0,
+        // SO_TIMESTAMPING, old and new.
+        (libc::SOL_SOCKET, 37 | 65) => value & OPT_ID != 0,
+        _ => false,
+    }
 }
 
 /// The queue, as the image holds it.

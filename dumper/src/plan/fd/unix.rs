@@ -142,6 +142,15 @@ fn record(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, link: &Link) 
         Link::Broken => socket_state::BROKEN,
         Link::Waiting(..) => socket_state::WAITING,
     };
+    // What connects two processes is made by the first one of all.
+    let maker = p.tasks.first().map_or(0, |root| root.pid);
+    if matches!(link, Link::Inside(_)) && ![0, maker].contains(&facts.peer_pid) {
+        let text = format!(
+            "fd {}: that SO_PEERCRED names process {}, and not the first of the tree",
+            d.fd, facts.peer_pid
+        );
+        p.note("peer-credentials", d, &text);
+    }
     let mut shutdown = u32::from(facts.shutdown);
     if facts.peer == Peer::Unknown
         && let Link::Inside(other) = link
