@@ -3,6 +3,7 @@
 //! Every figure is the median of interleaved rounds (limit, ours, limit, ours ...), so that drift of the
 //! machine's speed hits both. Nothing is asserted here; targets are printed beside the figures.
 
+mod criu;
 mod measure;
 mod report;
 mod victim;
@@ -43,7 +44,8 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot create a work directory in {}", options.dir.display()))?;
     let tools = victim::Tools::build(dir.path())?;
     println!("{}", report::machine(dir.path()));
-    println!("{}", measure::criu_state(options.criu.as_deref()));
+    let (criu, state) = criu::Criu::find(options.criu.as_deref());
+    println!("{state}");
     let rounds = options.rounds.unwrap_or(if options.quick { 4 } else { 8 });
     let mut rows = Vec::new();
     rows.push(report::Row::size("stub in the image", victim::Tools::stub_bytes()?, 256 << 10));
@@ -53,7 +55,7 @@ fn main() -> Result<()> {
         }
         eprintln!("{} ...", workload.name);
         rows.extend(
-            measure::run(&tools, dir.path(), &workload, rounds)
+            measure::run(&tools, dir.path(), &workload, rounds, criu.as_ref())
                 .with_context(|| format!("workload {}", workload.name))?,
         );
     }

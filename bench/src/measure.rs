@@ -1,94 +1,92 @@
 //! One workload: limits and ours, interleaved.
 
+use crate::criu::Criu;
 use crate::report::Row;
-use crate::victim::{Running, Tools, now_ns};
+use crate::victim::{Heart, Running, Tools, now_ns};
 use crate::workloads::Workload;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Samples in seconds of one quantity.
+/// Samples of each quantity: seconds, or bytes.
 #[derive(Debug, Default)]
-struct Samples(Vec<f64>);
+pub struct Samples(BTreeMap<&'static str, Vec<f64>>);
 
 impl Samples {
-    fn median(&self) -> f64 {
-        let mut v = self.0.clone();
-        v.sort_by(f64::total_cmp);
-        if v.is_empty() { f64::NAN } else { v[v.len() / 2] }
+    pub fn add(&mut self, what: &'static str, value: f64) {
+        self.0.entry(what).or_default().push(value);
     }
-}
 
-#[derive(Debug, Default)]
-struct Figures {
-    own_write: Samples,
-    fork: Samples,
-    noop: Samples,
-    read: Samples,
-    memcpy: Samples,
-    dump: Samples,
-    pause: Samples,
-    restore: Samples,
-}
+    /// The median; `None` for what was not measured.
+    fn median(&self, what: &str) -> Option<f64> {
+        let mut values = self.0.get(what)?.clone();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    }
 
-/// Says whether CRIU can be compared with on this machine.
-pub fn criu_state(option: Option<&Path>) -> String {
-    let program = option.unwrap_or(Path::new("criu"));
-    match Command::new(program).arg("check").stdout(Stdio::null()).stderr(Stdio::null()).status() {
-        Ok(status) if status.success() => {
-            format!("{} works here; comparing with it is not built yet", program.display())
-        }
-        Ok(_) => format!("{}: `check` fails on this kernel, left out", program.display()),
-        Err(_) => "no CRIU found, left out (give one with --criu PATH)".into(),
+    fn append(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(what, values)| self.0.entry(what).or_default().extend(values));
     }
 }
 
 /// Runs `rounds` rounds (the first is not counted) and returns the rows.
-pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize) -> Result<Vec<Row>> {
-    let victim = Running::start(tools, dir, w)?;
+pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<&Criu>) -> Result<Vec<Row>> {
+    let mut victim = Running::start(tools, dir, w)?;
     let image = dir.join("saved.ckpt");
-    let mut f = Figures::default();
-    let mut image_bytes = 0;
+    let path = image.to_str().context("path of the work directory is not UTF-8")?;
+    let mut samples = Samples::default();
     for round in 0..rounds {
-        let mut one = Figures::default();
-        one.own_write.0.push(victim.heart.ask(b'w')?);
-        dump(tools, &victim, &image, &mut one)?;
-        one.fork.0.push(victim.heart.ask(b'f')?);
-        image_bytes = std::fs::metadata(&image)?.len();
-        one.noop.0.push(noop(tools)?);
-        let bytes = image_bytes.to_string();
-        let path = image.to_str().context("path of the work directory is not UTF-8")?;
-        one.read.0.push(tools.limit(&["read", path, &bytes])?);
-        one.memcpy.0.push(tools.limit(&["memcpy", &w.bytes.to_string()])?);
+        let mut one = Samples::default();
+        one.add("own write()", victim.heart.ask(b'w')?);
+        dump(tools, &victim, &image, &[], ["dump", "pause", "memory of ckpt-dump"], &mut one)?;
+        one.add("fork()", victim.heart.ask(b'f')?);
+        dump(tools, &victim, &image, &["--snapshot"], ["snapshot", "snapshot pause", ""], &mut one)?;
+        one.add("image", std::fs::metadata(&image)?.len() as f64);
+        one.add("no-op exec", noop(tools)?);
+        let bytes = std::fs::metadata(&image)?.len().to_string();
+        one.add("fastest read", tools.limit(&["read", path, &bytes])?);
+        one.add("memcpy", tools.limit(&["memcpy", &w.bytes.to_string()])?);
+        if w.has_many() {
+            let counts = [w.vmas, w.threads, w.fds, w.processes].map(|n| n.to_string());
+            one.add("native", tools.limit(&["create", &counts[0], &counts[1], &counts[2], &counts[3]])?);
+        }
+        if let Some(criu) = criu {
+            one.add("CRIU dump", criu.dump(victim.child.id(), dir)?);
+        }
         if round > 0 {
-            f.add(one);
+            samples.append(one);
         }
     }
-    drop(victim);
+    victim.end();
     for round in 0..rounds {
-        let seconds = restore(&image, dir)?;
+        let mut one = Samples::default();
+        one.add("restore", restore(&image, dir, w)?);
+        if let Some(criu) = criu {
+            one.add("CRIU restore", criu.restore(dir)?);
+        }
         if round > 0 {
-            f.restore.0.push(seconds);
+            samples.append(one);
         }
     }
-    Ok(rows(w, &f, image_bytes))
-}
-
-impl Figures {
-    fn add(&mut self, other: Figures) {
-        self.own_write.0.extend(other.own_write.0);
-        self.fork.0.extend(other.fork.0);
-        self.noop.0.extend(other.noop.0);
-        self.read.0.extend(other.read.0);
-        self.memcpy.0.extend(other.memcpy.0);
-        self.dump.0.extend(other.dump.0);
-        self.pause.0.extend(other.pause.0);
+    if w.crowd > 0 {
+        for _ in 0..rounds.div_ceil(2) {
+            crowd(&image, dir, w, &mut samples)?;
+        }
     }
+    Ok(rows(w, &samples))
 }
 
 /// Dumps the running victim; the pause is the longest gap between two of its heartbeats.
-fn dump(tools: &Tools, victim: &Running, image: &Path, into: &mut Figures) -> Result<()> {
+fn dump(
+    tools: &Tools,
+    victim: &Running,
+    image: &Path,
+    options: &[&str],
+    [whole, pause, memory]: [&'static str; 3],
+    into: &mut Samples,
+) -> Result<()> {
     let _ = std::fs::remove_file(image);
     let start = Instant::now();
     let mut child = Command::new(&tools.dump)
@@ -96,24 +94,45 @@ fn dump(tools: &Tools, victim: &Running, image: &Path, into: &mut Figures) -> Re
         .arg("-o")
         .arg(image)
         .arg("-q")
+        .args(options)
         .stdin(Stdio::null())
         .spawn()?;
-    let mut longest = 0;
+    let (mut longest, mut most) = (0, 0);
     let mut last = victim.heart.beat();
+    let mut looks = 0u32;
     let status = loop {
         let beat = victim.heart.beat();
         longest = longest.max(beat.saturating_sub(last));
         last = beat;
+        looks += 1;
+        if looks.is_multiple_of(64) {
+            most = most.max(peak_memory(child.id()));
+        }
         if let Some(status) = child.try_wait()? {
             break status;
         }
     };
-    into.dump.0.push(start.elapsed().as_secs_f64());
+    into.add(whole, start.elapsed().as_secs_f64());
     ensure!(status.success(), "ckpt-dump failed: {status}");
     let after = victim.heart.beat_after(last)?;
     longest = longest.max(after.saturating_sub(last));
-    into.pause.0.push(longest as f64 * 1e-9);
+    into.add(pause, longest as f64 * 1e-9);
+    if !memory.is_empty() {
+        into.add(memory, most as f64);
+    }
     Ok(())
+}
+
+/// A field of `/proc/PID/...` in KiB, as bytes.
+fn kilobytes(path: &str, key: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let value =
+        text.lines().find_map(|l| l.strip_prefix(key)?.split_whitespace().next()?.parse::<u64>().ok());
+    value.unwrap_or(0) * 1024
+}
+
+fn peak_memory(pid: u32) -> u64 {
+    kilobytes(&format!("/proc/{pid}/status"), "VmHWM:")
 }
 
 fn noop(tools: &Tools) -> Result<f64> {
@@ -122,28 +141,64 @@ fn noop(tools: &Tools) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
+fn spawn(image: &Path, w: &Workload) -> Result<Killed> {
+    let mut command = Command::new(image);
+    // A tree needs its ids.
+    if w.processes == 0 {
+        command.args(["--pid", "new"]);
+    }
+    Ok(Killed(command.stdin(Stdio::null()).spawn().context("cannot run the image")?))
+}
+
 /// Time from just before the image is spawned to the program's first heartbeat.
-fn restore(image: &Path, dir: &Path) -> Result<f64> {
-    let heart = crate::victim::Heart::open(dir)?;
+fn restore(image: &Path, dir: &Path, w: &Workload) -> Result<f64> {
+    let heart = Heart::open(dir)?;
     heart.clear_first()?;
     let start = now_ns();
-    let child = Command::new(image).args(["--pid", "new"]).stdin(Stdio::null()).spawn();
-    let mut child = Killed(child.context("cannot run the image")?);
-    let beat = loop {
+    let mut child = spawn(image, w)?;
+    let beat = first_beat(&heart, start, &mut child)?;
+    Ok((beat - start) as f64 * 1e-9)
+}
+
+/// Waits for a heartbeat after `start`.
+fn first_beat(heart: &Heart, start: u64, child: &mut Killed) -> Result<u64> {
+    loop {
         let beat = heart.first();
         if beat > start {
-            break beat;
+            return Ok(beat);
         }
         if beat > 0 {
             // The dump fell between a beat and its noting: that one is from before.
             heart.clear_first()?;
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
         if let Some(status) = child.0.try_wait()? {
-            anyhow::bail!("the image ended before its first heartbeat: {status}");
+            bail!("the image ended before its first heartbeat: {status}");
         }
-    };
-    Ok((beat - start) as f64 * 1e-9)
+    }
+}
+
+/// Many restores at once: until all are up, and the memory that they take together.
+fn crowd(image: &Path, dir: &Path, w: &Workload, into: &mut Samples) -> Result<()> {
+    let heart = Heart::open(dir)?;
+    heart.call_the_roll()?;
+    let start = Instant::now();
+    let mut children = Vec::new();
+    for _ in 0..w.crowd {
+        children.push(spawn(image, w)?);
+    }
+    while heart.up() < u64::from(w.crowd) {
+        std::thread::sleep(Duration::from_millis(1));
+        for child in &mut children {
+            if let Some(status) = child.0.try_wait()? {
+                bail!("one of {} images ended: {status}", w.crowd);
+            }
+        }
+    }
+    into.add("crowd", start.elapsed().as_secs_f64());
+    let pss = |c: &Killed| kilobytes(&format!("/proc/{}/smaps_rollup", c.0.id()), "Pss:");
+    into.add("crowd memory", children.iter().map(pss).sum::<u64>() as f64);
+    Ok(())
 }
 
 /// Kills the restored program when dropped.
@@ -156,51 +211,43 @@ impl Drop for Killed {
     }
 }
 
-fn rows(w: &Workload, f: &Figures, image_bytes: u64) -> Vec<Row> {
-    let own = f.own_write.median();
-    let read = f.read.median();
-    let floor = f.noop.median() + f.memcpy.median();
-    let stored = if w.pages == "zero" { 0 } else { w.bytes };
-    let name = w.name;
-    vec![
-        Row::time(
-            name,
-            "dump, whole command",
-            f.dump.median(),
-            Some((own, "own write()")),
-            "1 / 0.8 (1.25) for 1 GiB",
-        ),
-        Row::time(name, "pause of a plain dump", f.pause.median(), Some((f.fork.median(), "fork()")), ""),
-        Row::time(
-            name,
-            "restore, to first own instruction",
-            f.restore.median(),
-            Some((floor, "no-op exec + warm memcpy")),
-            "",
-        ),
-        Row::time(
-            name,
-            "restore, to first own instruction",
-            f.restore.median(),
-            Some((f.noop.median() + read, "no-op exec + fastest read")),
-            "3 for 16 MiB",
-        ),
-        Row::time(
-            name,
-            "restore, to first own instruction",
-            f.restore.median(),
-            Some((read, "fastest read, 2 threads")),
-            "4 GiB/s where the read reaches it",
-        ),
-        Row {
-            workload: name.into(),
-            what: "image".into(),
-            value: image_bytes as f64 / 1048576.0,
-            unit: "MiB",
-            limit: Some(stored as f64 / 1048576.0),
-            limit_is: "populated non-zero bytes".into(),
-            ratio: (stored > 0).then(|| image_bytes as f64 / stored as f64),
-            target: "+ 1 % + 1 MiB".into(),
-        },
-    ]
+fn rows(w: &Workload, s: &Samples) -> Vec<Row> {
+    const MIB: f64 = 1048576.0;
+    let get = |what: &str| s.median(what);
+    let sum = |a: &str, b: &str| Some(get(a)? + get(b)?);
+    let mut rows = Vec::new();
+    let mut time = |what: &str, value: &str, limit: Option<f64>, limit_is: &str, target: &str| {
+        if let (Some(value), Some(limit)) = (get(value), limit) {
+            rows.push(Row::time(w.name, what, value, Some((limit, limit_is)), target));
+        }
+    };
+    let small = w.bytes <= 16 << 20 && !w.has_many();
+    let dump = if small { "8 ms" } else { "1.1 for 1 and 4 GiB" };
+    // It writes only what is not in the reservation.
+    let own_write = get("own write()").filter(|_| w.reserved == 0);
+    time("dump, whole command", "dump", own_write, "own write()", dump);
+    time("pause of a plain dump", "pause", get("fork()"), "fork()", if small { "4 ms" } else { "" });
+    time("pause with --snapshot", "snapshot pause", get("fork()"), "fork()", "1.3, and 3 ms");
+    time("dump with --snapshot", "snapshot", own_write, "own write()", "");
+    let first = "restore, to first own instruction";
+    time(first, "restore", get("fastest read"), "fastest read, 2 threads", "1.3, and 2 ms");
+    time(first, "restore", sum("no-op exec", "fastest read"), "no-op exec + fastest read", "");
+    time(first, "restore", sum("no-op exec", "memcpy"), "no-op exec + warm memcpy", "");
+    if w.has_many() {
+        time("dump, whole command", "dump", get("native"), "making the same natively", "3");
+        time(first, "restore", get("native"), "making the same natively", "3");
+    }
+    time("dump, whole command", "dump", get("CRIU dump"), "CRIU dump", "0.5");
+    time(first, "restore", get("CRIU restore"), "CRIU restore", "0.5");
+    time("restores at once, all up", "crowd", get("restore"), "one restore", "50 ms with --memory map");
+    let mut size = |what: &str, value: &str, limit: f64, limit_is: &str, target: &str| {
+        if let Some(value) = get(value) {
+            rows.push(Row::mebibytes(w.name, what, value / MIB, limit / MIB, limit_is, target));
+        }
+    };
+    let stored = w.stored() as f64;
+    size("image", "image", stored, "populated non-zero bytes", "+ 1 % + 1 MiB");
+    size("memory of ckpt-dump", "memory of ckpt-dump", 64.0 * MIB, "budget", "at most 1");
+    size("memory of restores at once", "crowd memory", stored, "one copy", "1.2 with --memory map");
+    rows
 }

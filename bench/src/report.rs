@@ -34,6 +34,27 @@ impl Row {
         }
     }
 
+    /// MiB against MiB.
+    pub fn mebibytes(
+        workload: &str,
+        what: &str,
+        value: f64,
+        limit: f64,
+        limit_is: &str,
+        target: &str,
+    ) -> Self {
+        Self {
+            workload: workload.into(),
+            what: what.into(),
+            value,
+            unit: "MiB",
+            limit: Some(limit),
+            limit_is: limit_is.into(),
+            ratio: (limit > 0.0).then(|| value / limit),
+            target: target.into(),
+        }
+    }
+
     /// A time in seconds, shown in ms, against a limit in seconds.
     pub fn time(workload: &str, what: &str, seconds: f64, limit: Option<(f64, &str)>, target: &str) -> Self {
         Self {

@@ -109,6 +109,18 @@ impl Heart {
         self.word(4)
     }
 
+    /// A new generation: whoever runs on from now on counts itself once.
+    pub fn call_the_roll(&self) -> Result<()> {
+        let generation = self.word(5) + 1;
+        self.file.write_all_at(&0u64.to_le_bytes(), 48)?;
+        Ok(self.file.write_all_at(&generation.to_le_bytes(), 40)?)
+    }
+
+    /// How many have counted themselves.
+    pub fn up(&self) -> u64 {
+        self.word(6)
+    }
+
     /// Waits for the first beat after `since`.
     pub fn beat_after(&self, since: u64) -> Result<u64> {
         wait_for("a heartbeat", || Some(self.beat()).filter(|b| *b > since))
@@ -151,6 +163,7 @@ impl Running {
         let child = Command::new(&tools.workload)
             .arg(dir)
             .args([w.bytes.to_string(), w.pages.into(), w.vmas.to_string(), w.threads.to_string()])
+            .args([w.fds.to_string(), w.processes.to_string(), w.reserved.to_string()])
             .stdin(Stdio::null())
             .spawn()?;
         let running = Self { child, heart };
@@ -159,9 +172,16 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Ends it, and waits until its ids are free.
+    pub fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -1,28 +1,35 @@
 /* The process that the benchmarks dump and restore.
  *
- *   workload DIR BYTES PAGES VMAS THREADS
+ *   workload DIR BYTES PAGES VMAS THREADS FDS PROCESSES RESERVED
  *
  * BYTES of private memory filled with incompressible data, in PAGES (4k | huge | zero), VMAS extra
- * one-page mappings with alternating protection, THREADS extra threads that wait. Afterwards the main
+ * one-page mappings with alternating protection, THREADS extra threads that wait, FDS extra descriptors,
+ * PROCESSES children that wait, RESERVED bytes of which 1 % is touched. Afterwards the main
  * thread spins on a heartbeat: CLOCK_MONOTONIC in ns, written into DIR/heart, which is mapped
- * shared, so that the benchmark sees from outside when the program runs and when it does not.
+ * shared, so that the benchmark sees from outside when the program runs and when it does not. When the
+ * generation there changes, it counts itself as up.
  * A byte in the same page asks for one of the limits: 'w' write all memory to DIR/own-write,
  * 'f' fork a child that exits; the time it took (ns) is left beside the heartbeat.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 struct heart {
-    volatile uint64_t beat, asked, took, ready, first;
+    volatile uint64_t beat, asked, took, ready, first, generation;
+    uint64_t up;
 };
 
 static uint64_t now(void) {
@@ -65,12 +72,13 @@ static void own_write(const char *dir, const char *mem, size_t bytes) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) return 2;
+    if (argc != 9) return 2;
     /* Whatever the caller left open is none of ours: a pipe of its could not be saved. */
     close_range(3, ~0u, 0);
     const char *dir = argv[1], *pages = argv[3];
     size_t bytes = strtoull(argv[2], 0, 0);
-    int vmas = atoi(argv[4]), threads = atoi(argv[5]);
+    int vmas = atoi(argv[4]), threads = atoi(argv[5]), fds = atoi(argv[6]), processes = atoi(argv[7]);
+    size_t reserved = strtoull(argv[8], 0, 0);
     char path[4096];
     snprintf(path, sizeof path, "%s/heart", dir);
     int fd = open(path, O_RDWR | O_CREAT, 0600);
@@ -109,9 +117,37 @@ int main(int argc, char **argv) {
         pthread_t t;
         if (pthread_create(&t, &attr, wait_forever, 0)) die("pthread_create");
     }
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    for (int i = 0; i < fds; i++) {
+        if ((i & 1 ? eventfd(i, 0) : open(path, O_RDONLY)) < 0) die("descriptors");
+    }
+    if (reserved) {
+        char *p = mmap(0, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED) die("mmap reservation");
+        /* 1 page of each 100. */
+        for (size_t i = 0; i < reserved; i += 100 * 4096) *(uint64_t *)(p + i) = i + 1;
+    }
+    for (int i = 0; i < processes; i++) {
+        pid_t p = fork();
+        if (p < 0) die("fork");
+        if (!p) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            wait_forever(0);
+        }
+    }
+    uint64_t generation = h->generation;
     h->ready = 1;
     for (;;) {
         h->beat = now();
+        /* Programs do not spend all of their time in the vDSO. */
+        for (volatile int i = 0; i < 1000; i++) continue;
+        if (h->generation != generation) {
+            generation = h->generation;
+            __atomic_fetch_add(&h->up, 1, __ATOMIC_SEQ_CST);
+        }
         /* The benchmark clears it, and need not keep a processor busy until the answer is there. */
         if (!h->first) h->first = h->beat;
         if (h->asked) {
