@@ -116,7 +116,10 @@ fn memory(out: &mut impl Write, image: &Image, t: &Task, all: bool) -> Result<()
 }
 
 fn prot(v: &Vma) -> String {
-    let shared = matches!(VmaKind::from_u32(v.kind), Some(VmaKind::FileShared | VmaKind::SharedObject));
+    let shared = matches!(
+        VmaKind::from_u32(v.kind),
+        Some(VmaKind::FileShared | VmaKind::SharedObject | VmaKind::AioRing)
+    );
     let bit = |bit: u32, c: char| if v.prot & bit != 0 { c } else { '-' };
     [bit(1, 'r'), bit(2, 'w'), bit(4, 'x'), if shared { 's' } else { 'p' }].iter().collect()
 }

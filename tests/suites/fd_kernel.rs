@@ -16,6 +16,15 @@ fn main() -> std::process::ExitCode {
     for kind in ["form_semaphore", "form_timerfd", "form_signalfd", "form_memfd"] {
         suite.forms(kind, Scenarios::default());
     }
+    let allowed = Scenarios { dump_args: vec!["--allow", "aio"], ..Scenarios::default() };
+    suite.victim("aio_context", allowed.all_pids());
+    suite.test("aio_is_refused", |t| {
+        let mut victim = t.victim("aio_context").start()?;
+        t.dump(victim.pid()).kill().refused(5, &["io_setup", "in flight", "--allow aio"])?;
+        t.go()?;
+        victim.expect_exit(0)?;
+        t.expect_ok()
+    });
     suite.run()
 }
 

@@ -30,6 +30,9 @@ pub fn plan(builder: &mut Builder, all: &Facts, index: usize) -> u32 {
             builder.refuse(task.pid, what, remedy);
             continue;
         }
+        if is_aio(&vma.shown) {
+            aio(builder, all, index, &vma.shown);
+        }
         let record = vma_record(builder, all, task, vma);
         builder.tables.vmas.push(record);
         let guards = vma.pages.guards.iter();
@@ -105,13 +108,34 @@ const REGISTER_PRIVATE_EXPEDITED: u32 = 1 << 4;
 
 const RESTART: &str = "dump it before it maps that, or make it unmap it";
 
+/// The ring of an AIO context.
+fn is_aio(shown: &Entry) -> bool {
+    shown.path.starts_with(b"/[aio]")
+}
+
+/// Nothing tells whether requests are in flight.
+fn aio(builder: &mut Builder, all: &Facts, index: usize, shown: &Entry) {
+    const REMEDY: &str = "dump it when it has destroyed its AIO contexts";
+    let pid = all.tasks[index].pid;
+    let name = format!("mapping {:#x}-{:#x}: a ring of io_setup(2)", shown.start, shown.end);
+    let others = all.tasks[..index].iter().flat_map(|t| &t.mm.vmas);
+    if others.map(|v| &v.shown).any(|v| is_aio(v) && v.ino == shown.ino) {
+        builder.refuse(pid, format!("{name} that belongs to the process that made this one"), REMEDY);
+    } else if shown.offset != 0 {
+        builder.refuse(pid, format!("{name}, of which a part is not mapped"), REMEDY);
+    } else {
+        let text =
+            format!("{name} (asynchronous I/O), of which nobody can tell whether requests are in flight");
+        builder.loss("aio", pid, text);
+    }
+}
+
 /// Why a mapping cannot be saved, and what to do about it.
 fn obstacle(vma: &VmaFacts, facts: &MemoryFacts, own_mounts: bool) -> Option<(&'static str, &'static str)> {
     let shown = &vma.shown;
     let path = &shown.path[..];
     let starts = |prefix: &str| path.starts_with(prefix.as_bytes());
     let named: &[(&str, &str, &str)] = &[
-        ("/[aio]", "a ring of io_setup(2)", "dump it when it has destroyed its AIO contexts"),
         (
             "anon_inode:[io_uring]",
             "an io_uring",
@@ -162,6 +186,7 @@ fn is_dev_zero(shown: &Entry) -> bool {
 fn kind_of(vma: &VmaFacts, facts: &MemoryFacts) -> VmaKind {
     let shown = &vma.shown;
     match vma.file.map(|i| &facts.files[i]) {
+        _ if is_aio(shown) => VmaKind::AioRing,
         None => VmaKind::Anonymous,
         Some(_) if !shown.shared && (is_dev_zero(shown) || shown.path.starts_with(b"/anon_hugepage")) => {
             VmaKind::Anonymous
@@ -198,6 +223,12 @@ fn vma_record(builder: &mut Builder, all: &Facts, task: &TaskFacts, vma: &VmaFac
         // MAP_DROPPABLE: state of vDSO random number generators, of which there must not be two. The kernel
         // itself may drop these pages at any time.
         (VmaKind::Anonymous, _) if shown.has(b"dp") => Default::default(),
+        (VmaKind::AioRing, _) => {
+            let first = builder.extent_mark();
+            let source = Source::Memory { pid, addr: shown.start };
+            builder.extent(shown.start, shown.end - shown.start, 0, &source);
+            (builder.extents_since(first), Range::default())
+        }
         (VmaKind::Anonymous, _) => (own_pages(builder, pid, vma, DROP_ZERO), Range::default()),
         // A page of zeros must be stored here: it covers the file's.
         (VmaKind::FilePrivate, Some(file)) => {

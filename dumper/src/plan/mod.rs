@@ -49,6 +49,7 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ),
     ("pty-data", "what waits to be read in a pseudo-terminal that the program provides is dropped"),
     ("pty-outside", "terminals that the program provides for processes outside the image are hung up"),
+    ("aio", "requests of AIO contexts (io_submit(2)) that are in flight, of which nothing can be told"),
     ("inotify-events", "inotify events that wait to be read; the program is told so (IN_Q_OVERFLOW)"),
     ("pidfd-outside", "pidfds of processes outside the image become those of processes that have ended"),
     ("mq-notify", "the notification of a POSIX message queue comes with the value 0"),

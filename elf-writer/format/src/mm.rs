@@ -103,6 +103,8 @@ pub enum VmaKind {
     /// MAP_SHARED of memory without a name: anonymous shared, memfd, deleted files. The contents
     /// belong to the file record, not to the VMA.
     SharedObject = 4,
+    /// The ring of an AIO context (io_setup(2)); `dirty` has all of it.
+    AioRing = 5,
 }
 
 impl VmaKind {
@@ -112,6 +114,7 @@ impl VmaKind {
             2 => Self::FilePrivate,
             3 => Self::FileShared,
             4 => Self::SharedObject,
+            5 => Self::AioRing,
             _ => return None,
         })
     }

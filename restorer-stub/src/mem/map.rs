@@ -3,7 +3,7 @@
 //! A VMA is mapped in one piece, so that it stays one. Where contents will be filled in, and where
 //! the program once could write (the kernel's accounting shows it), it is mapped writable first.
 
-use super::shared;
+use super::{aio, shared};
 use crate::ctx::Ctx;
 use crate::files;
 use crate::report::{Error, On, Result, note};
@@ -48,6 +48,8 @@ pub fn map_all(ctx: &Ctx, mm: &Mm) -> Result<()> {
             }
             Some(VmaKind::FileShared) => file_shared(ctx, vma)?,
             Some(VmaKind::SharedObject) => shared::reserve(vma)?,
+            // Until its contents are there.
+            Some(VmaKind::AioRing) => anonymous(vma)?,
             None => return Err(Error::new("the image has a mapping of unknown kind").on(on(vma))),
         }
     }
@@ -213,6 +215,7 @@ fn file_shared(ctx: &Ctx, vma: &Vma) -> Result<()> {
 /// Final rights, names and advice of every VMA, when all contents are there.
 pub fn finish_all(ctx: &Ctx, mm: &Mm) -> Result<()> {
     let vmas = vmas(ctx, mm)?;
+    aio::make_all(vmas)?;
     let keys = Keys::allocate(vmas)?;
     for vma in vmas {
         protect(vma)?;

@@ -1,6 +1,7 @@
 //! The address space: our own place in it, the program's mappings and their contents, the vDSO.
 #![allow(unsafe_code)]
 
+pub mod aio;
 pub mod fill;
 pub mod huge;
 pub mod map;

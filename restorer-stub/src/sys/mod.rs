@@ -2,6 +2,7 @@
 //! code. A wrapper takes slices, numbers and records, so that no caller can name wrong memory.
 #![allow(unsafe_code)]
 
+pub mod aio;
 pub mod fd;
 pub mod ipc;
 pub mod mm;
