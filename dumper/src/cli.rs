@@ -65,6 +65,16 @@ pub struct Cli {
     #[arg(long, value_name = "DIR")]
     pub search: Vec<PathBuf>,
 
+    /// TCP connections to the outside: go on with them (needs CAP_NET_ADMIN, at the dump and at the restore),
+    /// let the program see a reset, or refuse. Default: go on where permitted, else refuse
+    #[arg(long, value_name = "HOW")]
+    pub tcp: Option<Tcp>,
+
+    /// With --kill: what the other ends of such connections send is dropped silently, rather than answered by
+    /// a reset, until a restore on this machine takes over, for at most so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub tcp_hold: u64,
+
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
@@ -76,6 +86,14 @@ pub struct Cli {
     /// Print errors only
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// --tcp
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Tcp {
+    Repair,
+    Reset,
+    Refuse,
 }
 
 fn allow_kind(text: &str) -> Result<String, String> {

@@ -1,5 +1,6 @@
 //! One dump from beginning to end.
 
+use crate::collect::fd::repair::Wish;
 use crate::collect::{self, Facts};
 use crate::contents::Contents;
 use crate::error::{Failure, Obstacle};
@@ -7,6 +8,7 @@ use crate::plan::{self, Options};
 use crate::ptrace::{Fate, FrozenTree};
 use crate::snapshot::{self, Snapshot};
 use crate::sys::signals;
+use crate::sys::tcp::Hold;
 use crate::{failpoint, farewell, preflight, report};
 use anyhow::{Context, Result, anyhow};
 use elf_writer::stub::Stub;
@@ -28,6 +30,8 @@ pub struct Request<'a> {
     /// Let the processes run on as soon as there is a copy of their memory.
     pub snapshot: bool,
     pub options: Options,
+    /// How long TCP connections to the outside are held after the end of the processes.
+    pub tcp_hold: Duration,
 }
 
 /// What was done.
@@ -119,7 +123,12 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
             request.pid
         )
     });
-    let mut facts = collect::collect(&mut frozen, &request.options.search)?;
+    let connections = Wish {
+        look: request.options.repairs_tcp(),
+        hold: Some(request.tcp_hold).filter(|_| image.is_some() && request.fate == Fate::Kill),
+        ..Wish::default()
+    };
+    let mut facts = collect::collect(&mut frozen, &request.options.search, connections)?;
     if facts.tasks.is_empty() || facts.tasks.iter().any(|t| t.process.waits_for_somebody) {
         let traced = traced.unwrap_or_else(preflight::traced);
         for member in &frozen.live {
@@ -165,9 +174,11 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         && let Some(frozen) = frozen
     {
         let summary = commit(image, request.output, true)?;
-        let connections = farewell::hold(&frozen, &facts);
+        let outside = farewell::silence(&mut facts)?;
+        let inside = farewell::hold(&frozen, &facts);
         outcome.pause = frozen.end(Fate::Kill)?;
-        farewell::reset(connections);
+        farewell::reset(inside);
+        outside.into_iter().for_each(Hold::finish);
         summary
     } else {
         if let Some(frozen) = frozen {

@@ -6,8 +6,11 @@ use crate::collect::fd::tcp::OtherEnd;
 use crate::collect::fd::{Description, Detail};
 use crate::ptrace::FrozenTree;
 use crate::sys;
+use crate::sys::tcp::Hold;
+use anyhow::{Context as _, Result};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// Duplicates of the TCP connections whose ends are all inside. Nothing changes for those who have them.
 #[must_use]
@@ -33,4 +36,16 @@ pub fn reset(held: Vec<OwnedFd>) {
     for fd in &held {
         let _ = sys::socket::reset_when_closed(fd.as_fd());
     }
+}
+
+/// Connections to the outside, which go on later: nobody is told that they end.
+///
+/// # Errors
+/// When the process that holds them is gone: the image may lack what arrived since.
+pub fn silence(facts: &mut Facts) -> Result<Option<Hold>> {
+    let hold = facts.fds.hold.take().and_then(Arc::into_inner);
+    if let Some(hold) = &hold {
+        hold.silence().context("silencing TCP connections")?;
+    }
+    Ok(hold)
 }

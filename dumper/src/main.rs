@@ -4,12 +4,12 @@ mod cli;
 
 use ckpt_dump::dump::{self, Outcome, Refusal, Request};
 use ckpt_dump::error::exit_code;
-use ckpt_dump::plan::{ALLOW_KINDS, Options};
+use ckpt_dump::plan::{ALLOW_KINDS, Options, TcpPolicy};
 use ckpt_dump::ptrace::Fate;
 use ckpt_dump::report;
 use ckpt_dump::sys::signals;
 use clap::Parser;
-use cli::Cli;
+use cli::{Cli, Tcp};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -39,7 +39,14 @@ fn run(cli: &Cli) -> i32 {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),
             search: cli.search.clone(),
+            tcp: match cli.tcp {
+                None => TcpPolicy::Auto,
+                Some(Tcp::Repair) => TcpPolicy::Repair,
+                Some(Tcp::Reset) => TcpPolicy::Reset,
+                Some(Tcp::Refuse) => TcpPolicy::Refuse,
+            },
         },
+        tcp_hold: Duration::from_secs(cli.tcp_hold),
     };
     let mut progress = Progress::new(!cli.quiet && !cli.json && std::io::stderr().is_terminal());
     let result = dump::dump(&request, &mut |done, total| progress.update(done, total));

@@ -2,6 +2,7 @@
 
 mod load;
 mod show;
+mod sockets;
 mod verify;
 
 use anyhow::Result;

@@ -1,5 +1,6 @@
 //! An image in words.
 
+use crate::sockets;
 use anyhow::Result;
 use ckpt_format::fd::{inotify, mqueue, pidfd, pipe, regular, socket, tty};
 use ckpt_format::task::task_flags;
@@ -152,7 +153,7 @@ fn describe(image: &Image, object: &Object) -> String {
             .unwrap_or_default(),
         ObjectKind::InetSocket | ObjectKind::PacketSocket | ObjectKind::NetlinkSocket => image
             .payload::<socket::InetSocket>(object.payload)
-            .map(|s| format!("family {} type {} state {}", s.family, s.kind, s.state))
+            .map(|s| sockets::inet(image, object, s))
             .unwrap_or_default(),
         ObjectKind::UnixSocket => image
             .payload::<socket::UnixSocket>(object.payload)

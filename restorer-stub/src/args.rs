@@ -21,6 +21,8 @@ pub struct FdOverride {
 
 /// Most `--fd` options.
 const MAX_FDS: usize = 64;
+/// Most `--port` options.
+const MAX_PORTS: usize = 16;
 
 #[derive(Clone, Copy)]
 pub struct Options {
@@ -37,6 +39,10 @@ pub struct Options {
     pub ignore_cpu: bool,
     fds: [FdOverride; MAX_FDS],
     fd_count: usize,
+    /// Connections to others come back as reset.
+    pub reset_tcp: bool,
+    ports: [(u16, u16); MAX_PORTS],
+    port_count: usize,
 }
 
 impl Options {
@@ -64,6 +70,9 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         ignore_cpu: false,
         fds: [FdOverride { fd: -1, path: b"" }; MAX_FDS],
         fd_count: 0,
+        reset_tcp: false,
+        ports: [(0, 0); MAX_PORTS],
+        port_count: 0,
     };
     let mut args = args;
     while let Some(arg) = args.next() {
@@ -81,6 +90,8 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
             b"--pid" => o.pid = pid_mode(needed()?)?,
             b"--chdir" => o.chdir = Some(needed()?),
             b"--fd" => o.add_fd(needed()?)?,
+            b"--tcp" => o.reset_tcp = is_reset(needed()?)?,
+            b"--port" => o.add_port(needed()?)?,
             b"--help" | b"-h" => o.help = true,
             b"--verbose" | b"-v" => o.verbose = true,
             b"--stopped" => o.stopped = true,
@@ -98,6 +109,15 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         }
     }
     Ok(o)
+}
+
+/// --tcp
+fn is_reset(value: &'static [u8]) -> Result<bool> {
+    match value {
+        b"repair" => Ok(false),
+        b"reset" => Ok(true),
+        _ => Err(Error::new("--tcp does not know").path(value).remedy("use repair or reset")),
+    }
 }
 
 fn pid_mode(value: &'static [u8]) -> Result<PidMode> {
@@ -125,6 +145,23 @@ impl Options {
             FdOverride { fd, path };
         self.fd_count += 1;
         Ok(())
+    }
+
+    fn add_port(&mut self, value: &'static [u8]) -> Result<()> {
+        let bad = Error::new("--port does not understand").path(value).remedy("use --port OLD=NEW");
+        let at = value.iter().position(|b| *b == b'=').ok_or(bad)?;
+        let port = |text| {
+            core::str::from_utf8(text).ok().and_then(|s| s.parse::<u16>().ok()).filter(|n| *n > 0).ok_or(bad)
+        };
+        let pair = (port(&value[..at])?, port(&value[at + 1..])?);
+        *self.ports.get_mut(self.port_count).ok_or(Error::new("too many --port options"))? = pair;
+        self.port_count += 1;
+        Ok(())
+    }
+
+    /// Saved ports, and those to be used instead.
+    pub fn ports(&self) -> &[(u16, u16)] {
+        &self.ports[..self.port_count]
     }
 
     /// Refuses `--fd` for descriptors that the image does not have.

@@ -16,6 +16,9 @@ Options:
       --stopped               leave the program stopped (SIGSTOP), for a debugger
       --fd N=PATH             open PATH instead of what descriptor N of the first process was, for all
                               processes that share it
+      --port OLD=NEW          another port for sockets that listen on or are bound to OLD
+      --tcp repair|reset      connections to others: go on with them (default; needs CAP_NET_ADMIN), or
+                              let the program see ECONNRESET
       --chdir DIR             another working directory
       --ignore-changed-files  use files that differ from those at the dump
       --no-verify             do not check the checksums of memory contents

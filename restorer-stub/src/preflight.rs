@@ -2,6 +2,7 @@
 
 use crate::arch;
 use crate::ctx::{self, Ctx};
+use crate::objects;
 use crate::report::{Error, On, Result, note, say};
 use crate::sys::process;
 use ckpt_format::cpu::{FEATURES, WORDS};
@@ -12,6 +13,8 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         return Err(Error::new("this kernel has pages of another size:").on(On::Number(ctx.page_size)));
     }
     tasks(ctx)?;
+    objects::ports::check(ctx)?;
+    objects::repair::check(ctx)?;
     clock(ctx);
     if ctx.options.ignore_cpu {
         return Ok(());

@@ -34,9 +34,9 @@ fn main() -> std::process::ExitCode {
 /// Refused by default, with the option; with it, reset.
 fn tcp_given_up(t: &T) -> TestResult {
     let mut victim = t.victim("fd_tcp").start()?;
-    t.dump(victim.pid()).kill().refused(
+    t.dump(victim.pid()).kill().args(["--tcp", "refuse"]).refused(
         5,
-        &["TCP connection from 127.0.0.1", "(fd 3 of PID ", "(fd_tcp))", "--allow tcp-established"],
+        &["TCP connection from 127.0.0.1", "(fd 3 of PID ", "(fd_tcp))", "--tcp repair", "--tcp reset"],
     )?;
     t.dump(victim.pid()).kill().arg("--allow").arg("tcp-established").ok()?;
     victim.wait_exit()?;

@@ -59,7 +59,8 @@ fn main() -> std::process::ExitCode {
     ] {
         suite.test(format!("unsupported_{kind}"), move |t| {
             let victim = t.victim("odd").arg(kind).start()?;
-            t.dump(victim.pid()).refused(5, &[word])?;
+            let args: &[&str] = if kind == "tcp" { &["--tcp", "refuse"] } else { &[] };
+            t.dump(victim.pid()).args(args).refused(5, &[word])?;
             unharmed(t, victim)
         });
     }
@@ -213,7 +214,8 @@ fn full_disk(t: &T) -> TestResult {
 
 fn check_all(t: &T) -> TestResult {
     let victim = t.victim("odd").args(["pidfd", "perf", "tcp"]).start()?;
-    let dumped = t.dump(victim.pid()).arg("--check").refused(5, &["fd 43", "fd 44", "fd 45"])?;
+    let dumped =
+        t.dump(victim.pid()).args(["--check", "--tcp", "refuse"]).refused(5, &["fd 43", "fd 44", "fd 45"])?;
     let lines = dumped.stderr.lines().filter(|l| l.starts_with("ckpt-dump: ")).count();
     ensure!(lines >= 3, "not one line each:\n{}", dumped.stderr);
     unharmed(t, victim)

@@ -91,7 +91,11 @@ pub struct Shares {
 ///
 /// # Errors
 /// When a process died, or the kernel does not answer.
-pub fn collect(tree: &mut FrozenTree, search: &[PathBuf]) -> Result<Facts> {
+pub fn collect(
+    tree: &mut FrozenTree,
+    search: &[PathBuf],
+    mut connections: fd::repair::Wish,
+) -> Result<Facts> {
     let mut facts = Facts {
         host: host::collect().context("observing this machine")?,
         cpu: cpu::collect(),
@@ -126,7 +130,8 @@ pub fn collect(tree: &mut FrozenTree, search: &[PathBuf]) -> Result<Facts> {
     memory::sharers::collect(&mut facts.tasks);
     facts.zombies = kin::collect(tree, &mut facts.tasks, &mut children)?;
     facts.outside = outside(&facts.tasks, &facts.zombies, &members);
-    facts.fds = fd::collect(&mut tree.live, search).context("observing descriptors")?;
+    connections.uuid = facts.host.uuid;
+    facts.fds = fd::collect(&mut tree.live, search, connections).context("observing descriptors")?;
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
     }

@@ -27,18 +27,49 @@ pub struct Options {
     pub allow: BTreeSet<String>,
     /// Directories to look for files in of which only the inode is known (`--search DIR`).
     pub search: Vec<PathBuf>,
+    pub tcp: TcpPolicy,
+}
+
+/// What becomes of TCP connections to the outside (`--tcp`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpPolicy {
+    /// They go on where that is permitted, else they are refused.
+    #[default]
+    Auto,
+    /// They go on by TCP_REPAIR.
+    Repair,
+    /// The program sees a reset.
+    Reset,
+    Refuse,
+}
+
+impl Options {
+    /// Whether connections to the outside are to be looked into.
+    #[must_use]
+    pub fn repairs_tcp(&self) -> bool {
+        match self.tcp {
+            TcpPolicy::Auto => !self.resets_tcp(),
+            policy => policy == TcpPolicy::Repair,
+        }
+    }
+
+    /// Whether connections that cannot go on come back as reset.
+    #[must_use]
+    pub fn resets_tcp(&self) -> bool {
+        self.tcp == TcpPolicy::Reset || self.allow.contains("tcp-established")
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { embed: true, allow: BTreeSet::new(), search: Vec::new() }
+        Self { embed: true, allow: BTreeSet::new(), search: Vec::new(), tcp: TcpPolicy::Auto }
     }
 }
 
 /// Kinds that `--allow` knows, with what each gives up.
 pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("children", "child processes stay outside the image; wait() for them fails with ECHILD after restore"),
-    ("tcp-established", "TCP connections are reset: ECONNRESET at the program's next use"),
+    ("tcp-established", "as `--tcp reset`: TCP connections to the outside come back as reset"),
     ("unix-outside", "unix sockets connected to other processes find the other end closed"),
     ("pipe-outside", "pipes and FIFOs to other processes find the other end closed"),
     ("shared-outside", "memory and message queues shared with other processes become the program's own"),
@@ -208,13 +239,19 @@ impl Builder {
     /// that the image records, else an obstacle whose remedy names the option.
     pub fn loss(&mut self, kind: &'static str, pid: i32, text: impl Into<String>) {
         let text = text.into();
-        if self.options.allow.contains(kind) {
+        if self.allows(kind) {
             let kind = self.blob(kind.as_bytes());
             let text = self.blob(text.as_bytes());
             self.tables.losses.push(Loss { kind, text, pid, reserved: 0 });
         } else {
             self.refuse(pid, text, format!("`--allow {kind}` dumps without it"));
         }
+    }
+
+    /// Whether the user accepted a kind of loss.
+    #[must_use]
+    pub fn allows(&self, kind: &str) -> bool {
+        self.options.allow.contains(kind) || kind == "tcp-established" && self.options.resets_tcp()
     }
 
     /// Something that is not saved, and need not be for the program to go on as it might have:

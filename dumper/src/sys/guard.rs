@@ -19,6 +19,12 @@ impl SharedMemory {
         if at == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(Self { at: at.cast(), len }) }
     }
 
+    /// Where a forked process writes to it.
+    #[must_use]
+    pub fn start(&self) -> *mut u8 {
+        self.at
+    }
+
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: our own mapping; whoever wrote to it has ended ([`run`]).

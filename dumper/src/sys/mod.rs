@@ -10,6 +10,7 @@ pub mod process;
 pub mod pty_data;
 pub mod signals;
 pub mod socket;
+pub mod tcp;
 pub mod thread;
 pub mod tty;
 pub mod vm;

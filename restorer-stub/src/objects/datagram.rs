@@ -49,11 +49,11 @@ fn shut_out(fd: Fd) -> crate::sys::Result<()> {
 
 /// Options, name, destination: when all have what waits in them.
 pub fn settle(o: &Maker, index: u32, object: &'static Object) -> Result<()> {
-    let saved: &InetSocket = o.ctx.image.payload(object.payload)?;
+    let saved = &inet::saved(o, object)?;
     let Some(fd) = o.made(index).filter(|_| saved.kind != sys::SOCK_STREAM) else { return Ok(()) };
     let on = o.on(index);
     options::set_stage(o, fd, on, saved.options, option_stage::FIRST)?;
-    inet::bind(fd, saved).map_err(|e| e.on(on))?;
+    inet::bind(o, fd, saved).map_err(|e| e.on(on))?;
     if saved.remote_len != 0 {
         let remote = inet::address(&saved.remote, saved.remote_len);
         sys::connect(fd, remote).map_err(|e| {
@@ -62,7 +62,7 @@ pub fn settle(o: &Maker, index: u32, object: &'static Object) -> Result<()> {
         })?;
     }
     if saved.kind == sys::SOCK_RAW
-        && options::saved_int(o, saved.options, sys::SOL_SOCKET, SO_ATTACH_FILTER)?.is_none()
+        && options::saved_int(o.ctx, saved.options, sys::SOL_SOCKET, SO_ATTACH_FILTER)?.is_none()
     {
         sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_DETACH_FILTER, 0)
             .map_err(|e| Error::os("cannot set a socket option")(e).on(on))?;

@@ -1,7 +1,7 @@
 //! TCP and UDP sockets.
 
 use super::make::Maker;
-use super::{datagram, socket as options, tcp};
+use super::{datagram, ports, repair, socket as options, tcp};
 use crate::report::{Error, Result, note, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
 use ckpt_format::Object;
@@ -12,13 +12,14 @@ const IPPROTO_MPTCP: u32 = 262;
 
 /// Connections first; what would be in the way of their addresses comes later ([`later`]).
 pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
-    let saved: &InetSocket = o.ctx.image.payload(object.payload)?;
+    let saved = &saved(o, object)?;
     let stream = saved.kind == sys::SOCK_STREAM;
     if !stream {
         return datagram::create(o, index, saved, object).map(Some);
     }
     match saved.state {
         socket_state::CONNECTED if stream => tcp::connection(o, index, saved).map(Some),
+        socket_state::REPAIRED => repair::connection(o, index, saved).map(Some),
         socket_state::WAITING => tcp::waiting(o, index, saved).map(Some),
         socket_state::LISTENING | socket_state::UNCONNECTED if stream => Ok(None),
         _ => make(o, index, saved),
@@ -27,7 +28,17 @@ pub fn socket(o: &Maker, index: u32, object: &'static Object) -> Result<Option<F
 
 /// Listening sockets, and TCP sockets that are nothing yet.
 pub fn later(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
-    make(o, index, o.ctx.image.payload(object.payload)?)
+    make(o, index, &saved(o, object)?)
+}
+
+/// A socket as the caller wants it (`--port`, `--tcp`).
+pub fn saved(o: &Maker, object: &Object) -> Result<InetSocket> {
+    let mut saved: InetSocket = *o.ctx.image.payload(object.payload)?;
+    if saved.state == socket_state::REPAIRED && o.ctx.options.reset_tcp {
+        saved.state = socket_state::BROKEN;
+    }
+    ports::remap(o, &mut saved)?;
+    Ok(saved)
 }
 
 fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
@@ -42,7 +53,7 @@ fn make(o: &Maker, index: u32, saved: &InetSocket) -> Result<Option<Fd>> {
     match saved.state {
         // Some options can be had by a connection only; this one is over.
         socket_state::BROKEN | socket_state::CLOSED => broken(o, index, fd, saved),
-        _ => set.and_then(|()| bind(fd, saved).map_err(|e| e.on(on)))?,
+        _ => set.and_then(|()| bind(o, fd, saved).map_err(|e| e.on(on)))?,
     }
     if saved.state == socket_state::LISTENING {
         sys::listen(fd, saved.backlog).map_err(|e| Error::os("cannot listen")(e).on(on))?;
@@ -57,7 +68,7 @@ pub fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
 
 /// Connections of the original may linger in TIME_WAIT, and others may be there again already, which must
 /// not keep a TCP address from being used again ([`settle_reuse`] takes that back).
-pub fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
+pub fn bind(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
     if saved.local_len == 0 {
         return Ok(());
     }
@@ -78,21 +89,24 @@ pub fn bind(fd: Fd, saved: &InetSocket) -> Result<()> {
     result.map_err(|e| {
         let remedy = match e {
             Errno::EADDRINUSE => {
-                "end the program that uses it (perhaps the one that was dumped), or wait a minute: \
-                 its closed connections may keep the address so long"
+                "end the program that uses it (perhaps the one that was dumped), or choose another port with \
+                 --port OLD=NEW, or wait a minute: closed connections may keep the address so long"
             }
             Errno::EADDRNOTAVAIL => "give this machine the address (ip addr add)",
             Errno::EACCES => "ports below 1024 need CAP_NET_BIND_SERVICE",
             _ => "",
         };
-        say(format_args!("the address of the socket is {}", Address(local)));
+        match e {
+            Errno::EADDRINUSE => ports::say_who_has(o.ctx, saved),
+            _ => say(format_args!("the address of the socket is {}", Address(local))),
+        }
         Error::os("cannot bind the socket")(e).remedy(remedy)
     })
 }
 
 /// SO_REUSEADDR as saved: listen(2) looks at it once more.
 fn settle_reuse(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {
-    let own = options::saved_int(o, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
+    let own = options::saved_int(o.ctx, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
     if saved.kind == sys::SOCK_STREAM && own == 0 {
         let _ = sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 0);
     }

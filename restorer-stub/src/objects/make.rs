@@ -71,6 +71,7 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     }
     fd::close_range(0, ctx.high_fd().saturating_sub(1)).map_err(Error::os("cannot close descriptors"))?;
     o.count_ends()?;
+    repair::take_over(ctx);
     o.create(KINDS)?;
     o.each(ObjectKind::InetSocket, datagram::settle)?;
     o.create(LATER)?;

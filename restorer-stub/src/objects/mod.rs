@@ -4,6 +4,7 @@
 mod datagram;
 mod epoll;
 mod event;
+mod fin;
 mod inet;
 mod inherited;
 mod inotify;
@@ -14,8 +15,10 @@ mod netlink;
 mod pidfd;
 mod pipe;
 mod place;
+pub mod ports;
 mod pty;
 mod regular;
+pub mod repair;
 mod socket;
 mod tcp;
 mod tty;

@@ -74,6 +74,7 @@ pub fn finish(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     }
     locks::take(&o)?;
     mqueue::notify(&o)?;
+    o.each_first(ObjectKind::InetSocket, repair::go_on)?;
     o.each_first(ObjectKind::PtyMaster, pty::close_master)?;
     o.each_first(ObjectKind::PtySlave, pty::close_slave)?;
     tty::modes(&o)

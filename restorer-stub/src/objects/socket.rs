@@ -1,6 +1,7 @@
 //! What all sockets have: options.
 
 use super::make::Maker;
+use crate::ctx::Ctx;
 use crate::report::{Error, On, Result, say};
 use crate::sys::{Errno, Fd, socket as sys};
 use ckpt_format::Span;
@@ -10,12 +11,12 @@ use zerocopy::FromBytes;
 
 /// Sets the options that differed from a new socket's.
 pub fn set_options(o: &Maker, fd: Fd, on: On, options: Span) -> Result<()> {
-    for_each(o, options, |option, value| set(fd, on, option, value))
+    for_each(o.ctx, options, |option, value| set(fd, on, option, value))
 }
 
 /// As [`set_options`], of one [`ckpt_format::fd::socket::option_stage`].
 pub fn set_stage(o: &Maker, fd: Fd, on: On, options: Span, stage: u32) -> Result<()> {
-    for_each(o, options, |option, value| match option.stage == stage {
+    for_each(o.ctx, options, |option, value| match option.stage == stage {
         true => set(fd, on, option, value),
         false => Ok(()),
     })
@@ -59,9 +60,9 @@ fn set_buffer(fd: Fd, name: u32, value: &[u8]) -> crate::sys::Result<()> {
 }
 
 /// Value of an int option among those saved.
-pub fn saved_int(o: &Maker, options: Span, level: u32, name: u32) -> Result<Option<i32>> {
+pub fn saved_int(ctx: &Ctx, options: Span, level: u32, name: u32) -> Result<Option<i32>> {
     let mut found = None;
-    for_each(o, options, |option, value| {
+    for_each(ctx, options, |option, value| {
         if (option.level, option.name) == (level, name) {
             found = value.first_chunk().map(|b| i32::from_le_bytes(*b));
         }
@@ -70,8 +71,8 @@ pub fn saved_int(o: &Maker, options: Span, level: u32, name: u32) -> Result<Opti
     Ok(found)
 }
 
-fn for_each(o: &Maker, options: Span, mut f: impl FnMut(&SockOpt, &[u8]) -> Result<()>) -> Result<()> {
-    let mut rest = o.ctx.image.blob(options)?;
+fn for_each(ctx: &Ctx, options: Span, mut f: impl FnMut(&SockOpt, &[u8]) -> Result<()>) -> Result<()> {
+    let mut rest = ctx.image.blob(options)?;
     while !rest.is_empty() {
         let bad = Error::new("the image is damaged: bad socket options");
         let (option, after) = SockOpt::ref_from_prefix(rest).map_err(|_| bad)?;

@@ -3,7 +3,7 @@
 //! nobody else connects to them meanwhile.
 
 use super::make::Maker;
-use super::{inet, messages, socket as options};
+use super::{inet, messages, ports, socket as options};
 use crate::report::{Error, Result, say};
 use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{InetSocket, socket_state};
@@ -15,12 +15,12 @@ use linux_raw_sys::general::O_RDONLY;
 const SELF: usize = 0;
 const OTHER: usize = 1;
 
-fn record(o: &Maker, index: u32) -> Result<&'static InetSocket> {
-    Ok(o.ctx.image.payload(o.object(index)?.payload)?)
+fn record(o: &Maker, index: u32) -> Result<InetSocket> {
+    inet::saved(o, o.object(index)?)
 }
 
 /// One end. The first one that is met makes both; the other's turn comes later.
-pub fn connection(o: &Maker, index: u32, saved: &'static InetSocket) -> Result<Fd> {
+pub fn connection(o: &Maker, index: u32, saved: &InetSocket) -> Result<Fd> {
     if let Some(fd) = o.kept(index, SELF) {
         o.keep(index, SELF, None);
         return Ok(fd);
@@ -36,7 +36,7 @@ pub fn connection(o: &Maker, index: u32, saved: &'static InetSocket) -> Result<F
         o.keep(index, OTHER, Some(other));
         return Ok(fd);
     }
-    let peer = record(o, saved.peer)?;
+    let peer = &record(o, saved.peer)?;
     // Who accepts gets its address by way of the listening socket, as those that share a port must.
     let serves = has_listener(o, saved)? && !has_listener(o, peer)?;
     let (fd, other) = if serves {
@@ -93,9 +93,11 @@ fn make(o: &Maker, index: u32, client: &InetSocket, server: &InetSocket) -> Resu
     let result = (|| {
         options::set_options(o, door, on, server.options)?;
         bind_patiently(door, server).map_err(|e| {
-            say(format_args!("the address of the connection is {}", address_of(server)));
-            failed("cannot bind the socket of a TCP connection")(e)
-                .remedy("end the program that uses the address (perhaps the one that was dumped)")
+            ports::say_who_has(o.ctx, server);
+            failed("cannot bind the socket of a TCP connection")(e).remedy(
+                "end the program that uses the address (perhaps the one that was dumped), or choose another \
+                 port with --port OLD=NEW",
+            )
         })?;
         sys::listen(door, 8).map_err(failed("cannot listen for the TCP connection"))?;
         let mut at = [0u8; 32];
@@ -294,7 +296,8 @@ fn widen(fd: Fd, bytes: usize) {
 pub fn connect_waiting(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
     let saved = record(o, index)?;
     let Some(fd) = o.made(index).filter(|_| saved.state == socket_state::WAITING) else { return Ok(()) };
-    bind_and_connect(fd, saved, inet::address(&saved.remote, saved.remote_len)).map_err(|e| e.on(o.on(index)))
+    bind_and_connect(fd, &saved, inet::address(&saved.remote, saved.remote_len))
+        .map_err(|e| e.on(o.on(index)))
 }
 
 /// The last step: what was shut down, and the ends that were closed.
@@ -312,7 +315,7 @@ pub fn settle(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
     if saved.shutdown & 3 != 0 {
         let _ = sys::shutdown(fd, (saved.shutdown & 3) - 1);
     }
-    let own = options::saved_int(o, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
+    let own = options::saved_int(o.ctx, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?.unwrap_or(0);
     sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, own)
         .map_err(|e| Error::os("cannot set a socket option")(e).on(o.on(index)))
 }

@@ -204,3 +204,31 @@ pub fn mount(source: &[u8], target: &[u8], fstype: &[u8], flags: u32) -> Result<
     // SAFETY: all strings are NUL-terminated and only read; no data.
     unsafe { sys!(__NR_mount, source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, 0) }.map(drop)
 }
+
+/// Calls `f` with the name of each entry of an open directory but `.` and `..`, until it gives something.
+pub fn each_entry(dir: Fd, mut f: impl FnMut(&[u8]) -> Option<()>) {
+    // `struct linux_dirent64`: inode and offset (8 bytes each), length (2), type (1), the name with its NUL.
+    const NAME: usize = 19;
+    let mut buffer = [0u64; 256];
+    loop {
+        // SAFETY: the kernel writes at most as much as there is room.
+        let read = unsafe { sys!(__NR_getdents64, dir.0, buffer.as_mut_ptr(), size_of_val(&buffer)) };
+        let Ok(len @ 1..) = read else { return };
+        // SAFETY: initialised bytes of the buffer, which nobody changes meanwhile.
+        let mut rest = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), len) };
+        while rest.len() > NAME {
+            let entry = (u16::from_le_bytes([rest[16], rest[17]]) as usize).clamp(NAME, rest.len());
+            let name = rest[NAME..entry].split(|b| *b == 0).next().unwrap_or(b"");
+            if name != b"." && name != b".." && f(name).is_some() {
+                return;
+            }
+            rest = &rest[entry..];
+        }
+    }
+}
+
+/// readlinkat(2): the length of the target, of which what has room is in `target`.
+pub fn read_link_at(dir: Fd, name: &CPath, target: &mut [u8]) -> Result<usize> {
+    // SAFETY: `name` is NUL-terminated and only read; the kernel writes at most as much as there is room.
+    unsafe { sys!(__NR_readlinkat, dir.0, name.as_ptr(), target.as_mut_ptr(), target.len()) }
+}

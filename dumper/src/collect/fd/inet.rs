@@ -22,6 +22,8 @@ pub struct InetFacts {
     pub tcp: Option<TcpFacts>,
     /// Who has the other end, when that is outside.
     pub outside: Vec<Outside>,
+    /// Who outside has this very socket, when it is a connection to the outside.
+    pub sharers: Vec<Outside>,
     pub options: Vec<OptionFacts>,
     /// Of any other.
     pub datagram: Option<DatagramFacts>,
@@ -69,6 +71,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         remote,
         tcp,
         outside: Vec::new(),
+        sharers: Vec::new(),
         options,
         datagram,
     }))

@@ -23,6 +23,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod pty;
 pub mod regular;
+pub mod repair;
 pub mod socket;
 mod stat;
 pub mod tcp;
@@ -55,6 +56,8 @@ pub struct FdFacts {
     pub descriptions: Vec<Description>,
     /// Files of ours whose contents must be stored: [`elf_writer::Source::File`] names them by index.
     pub files: Vec<Arc<File>>,
+    /// TCP connections to the outside that must not move until the processes end.
+    pub hold: Option<Arc<sys::tcp::Hold>>,
 }
 
 /// A descriptor table (`files_struct`).
@@ -280,7 +283,7 @@ impl Context<'_> {
 ///
 /// # Errors
 /// When `/proc/PID/fd` cannot be read, or a target died.
-pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
+pub fn collect(targets: &mut [Frozen], search: &[PathBuf], connections: repair::Wish) -> Result<FdFacts> {
     sys::fd::raise_descriptor_limit();
     let mut tables = tables(targets)?;
     let holders: Vec<Holder<'_>> = tables
@@ -325,7 +328,9 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
     }
     describe_in_flight(&mut cx, &mut descriptions)?;
     tcp::settle(&cx, &mut descriptions)?;
-    let inside: Vec<i32> = targets.iter().map(Frozen::pid).collect();
+    let hold = repair::look(&cx, &mut descriptions, connections)?.map(Arc::new);
+    let ours = hold.as_ref().map(|hold| hold.pid());
+    let inside: Vec<i32> = targets.iter().map(Frozen::pid).chain(ours).collect();
     outside::find(&mut descriptions, &inside);
     for (index, d) in descriptions.iter_mut().enumerate() {
         if let Detail::Epoll(targets) = &mut d.detail {
@@ -338,7 +343,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf]) -> Result<FdFacts> {
     pty::contents(&cx, &mut descriptions)?;
     let Context { files, doubtful, .. } = cx;
     cloexec::settle(targets, &mut tables, &descriptions, &doubtful)?;
-    Ok(FdFacts { tables, descriptions, files })
+    Ok(FdFacts { tables, descriptions, files, hold })
 }
 
 /// Identifies the descriptors in messages, among which sockets may be with messages of their own;

@@ -42,11 +42,17 @@ pub fn in_words(found: &[Outside]) -> String {
 /// Fills in who has the other ends of pipes and sockets that the processes `inside` do not have.
 pub fn find(descriptions: &mut [Description], inside: &[i32]) {
     let wanted: Vec<Option<Vec<u8>>> = wanted(descriptions);
-    let links: HashSet<&[u8]> = wanted.iter().flatten().map(Vec::as_slice).collect();
+    let own: Vec<Option<Vec<u8>>> = descriptions.iter().map(repairable).collect();
+    let links: HashSet<&[u8]> = wanted.iter().chain(&own).flatten().map(Vec::as_slice).collect();
     if links.is_empty() {
         return;
     }
     let found = scan(&links, inside);
+    for (d, link) in descriptions.iter_mut().zip(&own) {
+        if let (Detail::Inet(i), Some(all)) = (&mut d.detail, link.as_ref().and_then(|l| found.get(l))) {
+            i.sharers.clone_from(all);
+        }
+    }
     for (d, link) in descriptions.iter_mut().zip(&wanted) {
         let Some(all) = link.as_ref().and_then(|l| found.get(l)) else { continue };
         let writes = d.access_mode() != libc::O_RDONLY;
@@ -63,6 +69,12 @@ pub fn find(descriptions: &mut [Description], inside: &[i32]) {
             _ => {}
         }
     }
+}
+
+/// What a connection to the outside that can be gone on with links to.
+fn repairable(d: &Description) -> Option<Vec<u8>> {
+    let Detail::Inet(i) = &d.detail else { return None };
+    matches!(i.tcp.as_ref()?.outside, Some(Ok(_))).then(|| d.link.clone())
 }
 
 /// What `/proc/PID/fd/N` of the other end would link to, for each description that lacks it.

@@ -4,6 +4,7 @@ use super::inet::InetFacts;
 use super::{Context, Description, Detail, Probe};
 use crate::sys;
 use crate::sys::socket::{option, option_int, peek};
+use crate::sys::tcp::Look;
 use anyhow::{Context as _, Result, ensure};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,6 +29,8 @@ pub struct TcpFacts {
     /// It has sent something in its life.
     pub has_sent: bool,
     pub other: OtherEnd,
+    /// With the other end outside: what it takes to go on with it, or why that cannot be seen.
+    pub outside: Option<Result<Look, String>>,
 }
 
 /// The other end of a connection.
@@ -95,9 +98,16 @@ impl TcpFacts {
         Ok(())
     }
 
+    /// Its state and what waits, once more.
+    pub(super) fn look_again(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.look(fd)?;
+        self.look_into(fd)
+    }
+
     /// What waits to be read.
     fn look_into(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         let waits = sys::fd::readable_bytes(fd).unwrap_or(0);
+        self.queue.clear();
         if waits > 0 {
             self.queue = peek(fd, waits)?.map_or(Vec::new(), |p| p.bytes);
             ensure!(

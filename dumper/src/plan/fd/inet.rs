@@ -1,13 +1,15 @@
 //! Sockets of IP: TCP, UDP, raw.
 
-use super::{Planner, Sent, datagram, queue, socket};
+use super::{Planner, Sent, datagram, queue, repair, socket};
 use crate::collect::fd::inet::InetFacts;
 use crate::collect::fd::tcp::{self, OtherEnd, TcpFacts, state};
-use crate::collect::fd::{Description, Detail, FdFacts, outside};
+use crate::collect::fd::{Description, Detail, FdFacts};
 use ckpt_format::fd::socket::{InetSocket, socket_state};
 use ckpt_format::{NONE, Object, ObjectKind, Span};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+
+const IPPROTO_MPTCP: i32 = 262;
 
 /// The connections, by local and remote address.
 pub fn by_ends(fds: &FdFacts) -> HashMap<(SocketAddr, SocketAddr), usize> {
@@ -30,8 +32,9 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFa
     if let Some(datagram) = &facts.datagram {
         return Some(datagram::socket(p, d, facts, datagram));
     }
+    let mut repair = Span::default();
     let (state, peer) = match &facts.tcp {
-        Some(tcp) => tcp_state(p, index, d, facts, tcp),
+        Some(tcp) => tcp_state(p, index, d, facts, tcp, &mut repair),
         None => (socket_state::UNCONNECTED, NONE),
     };
     let tcp = facts.tcp.clone().unwrap_or_default();
@@ -44,6 +47,7 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFa
         shutdown: shutdown(p, facts, &tcp),
         backlog: tcp.backlog,
         options: socket::options(p, d, &facts.options, false),
+        repair,
         ..InetSocket::default()
     };
     let broken = [socket_state::BROKEN, socket_state::CLOSED].contains(&state);
@@ -59,7 +63,8 @@ pub fn socket(p: &mut Planner<'_>, index: usize, d: &Description, facts: &InetFa
     if let Some(Detail::Inet(other)) = peer_of(p, facts).map(|i| &p.fds.descriptions[i].detail) {
         waits.extend(other.tcp.iter().filter_map(|t| t.unsent.as_ref()).flatten());
     }
-    let waits = Some(waits).filter(|w| !w.is_empty() && state == socket_state::CONNECTED);
+    let keeps = [socket_state::CONNECTED, socket_state::REPAIRED].contains(&state);
+    let waits = Some(waits).filter(|w| !w.is_empty() && keeps);
     let queue = waits.map_or(Span::default(), |w| queue(p.b, std::iter::once(Sent::plain(&w))));
     Some(Object { kind: ObjectKind::InetSocket as u32, payload, queue, inner: NONE, ..Object::default() })
 }
@@ -83,18 +88,24 @@ fn tcp_state(
     d: &Description,
     facts: &InetFacts,
     tcp: &TcpFacts,
+    repaired: &mut Span,
 ) -> (u32, u32) {
     match tcp.state {
         state::LISTEN => {
             let inside = waiting_at(p, facts);
             if tcp.waiting > inside {
                 let text = format!(
-                    "fd {} (TCP, listening on {}): {} connection(s) from outside, not accepted yet",
+                    "fd {} ({}, listening on {}): {} connection(s) from outside, not accepted yet",
                     d.fd,
+                    protocol(facts),
                     in_words(&facts.local),
                     tcp.waiting - inside
                 );
-                p.loss("tcp-established", d, text);
+                if p.b.allows("tcp-established") {
+                    p.loss("tcp-established", d, text);
+                } else {
+                    p.refuse(d, text, "let the program accept them; `--tcp reset` dumps without them");
+                }
             }
             return (socket_state::LISTENING, NONE);
         }
@@ -103,6 +114,11 @@ fn tcp_state(
         state::CLOSE if tcp.over => return (socket_state::CLOSED, NONE),
         state::CLOSE => return (socket_state::UNCONNECTED, NONE),
         _ => {}
+    }
+    if facts.protocol == IPPROTO_MPTCP {
+        let (state, span) = repair::connection(p, d, facts, tcp);
+        *repaired = span;
+        return (state, NONE);
     }
     if tcp.stuck > 0 && tcp.unsent.is_none() && (peer_of(p, facts).is_some() || listener(p, facts).is_some())
     {
@@ -119,27 +135,27 @@ fn tcp_state(
     }
     if let Some(listener) = listener(p, facts) {
         if tcp.has_sent {
-            let what =
-                format!("{}: what it has sent waits in a connection not accepted yet, unseen", p.name(d));
-            p.refuse(d, what, "let the program accept it before the dump");
+            let text =
+                format!("fd {}: what it has sent waits in a connection not accepted yet, unseen", d.fd);
+            if p.b.allows("tcp-established") {
+                p.loss("tcp-established", d, format!("{text}; after restore it is reset"));
+                return (socket_state::BROKEN, NONE);
+            }
+            p.refuse(d, text, "let the program accept it before the dump, or give it up with `--tcp reset`");
         }
         return (socket_state::WAITING, p.object_of(listener));
     }
     if tcp.state == state::CLOSE_WAIT && tcp.other == OtherEnd::Nobody {
         return (socket_state::CONNECTED, NONE);
     }
-    let remote = facts.remote.as_deref().map_or_else(|| "a peer".to_owned(), in_words);
-    let whose = match tcp.other {
-        OtherEnd::Socket(_) => format!(" ({})", outside::in_words(&facts.outside)),
-        _ => String::new(),
-    };
-    let text = format!(
-        "fd {}: TCP connection from {} to {remote}{whose}; after restore it is reset",
-        d.fd,
-        in_words(&facts.local)
-    );
-    p.loss("tcp-established", d, text);
-    (socket_state::BROKEN, NONE)
+    let (state, span) = repair::connection(p, d, facts, tcp);
+    *repaired = span;
+    (state, NONE)
+}
+
+/// In messages.
+pub fn protocol(facts: &InetFacts) -> &'static str {
+    if facts.protocol == IPPROTO_MPTCP { "MPTCP" } else { "TCP" }
 }
 
 /// The other end, when that is inside.
@@ -187,7 +203,7 @@ fn port(addr: &[u8]) -> Option<u16> {
 }
 
 /// An address for messages.
-fn in_words(raw: &[u8]) -> String {
+pub fn in_words(raw: &[u8]) -> String {
     tcp::address(raw).map_or_else(|| "an unknown address".to_owned(), |a| a.to_string())
 }
 

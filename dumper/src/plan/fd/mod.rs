@@ -14,6 +14,7 @@ mod pidfd;
 mod pipe;
 mod pty;
 mod regular;
+mod repair;
 mod socket;
 #[cfg(test)]
 mod tests;

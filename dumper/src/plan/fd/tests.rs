@@ -38,7 +38,7 @@ fn task(descriptions: Vec<Description>, more: &[(i32, usize)]) -> Facts {
     let tables = vec![FdTableFacts { tasks: vec![0], fds, ..FdTableFacts::default() }];
     Facts {
         tasks: vec![TaskFacts { pid: 77, ..TaskFacts::default() }],
-        fds: FdFacts { tables, descriptions, files: Vec::new() },
+        fds: FdFacts { hold: None, tables, descriptions, files: Vec::new() },
         ..Facts::default()
     }
 }

@@ -12,6 +12,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod regular;
 pub mod socket;
+pub mod tcp;
 pub mod tty;
 
 use crate::Span;

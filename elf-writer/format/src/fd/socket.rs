@@ -25,7 +25,9 @@ crate::records! {
         /// SHUT_RD = 1, SHUT_WR = 2 bits.
         pub shutdown: u32,
         pub reserved: u32,
-        pub reserved2: [u64; 3],
+        /// [`super::tcp::TcpRepair`] when REPAIRED.
+        pub repair: Span,
+        pub reserved2: u64,
     }
 
     /// In front of the bytes of each message in the queue of a UDP socket.
@@ -108,6 +110,8 @@ pub mod socket_state {
     pub const CLOSED: u32 = 5;
     /// Connected to the listening `peer`, which has not accepted it yet.
     pub const WAITING: u32 = 6;
+    /// TCP, connected to an end that is not in the image, and goes on with that by TCP_REPAIR.
+    pub const REPAIRED: u32 = 7;
 }
 
 /// Bits of [`UnixSocket::flags`].
