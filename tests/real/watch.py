@@ -1,13 +1,13 @@
 # inotifywait tells of every change below a directory, in order, once.
 import os
 import subprocess
-import threading
-import time
 
 from programs import *
 
 os.makedirs("watched/below")
-watcher = start("inotifywait", "-m", "-r", "--format", "%e %w%f", "watched", stdout=subprocess.PIPE,
+# Both are named: as an ordinary user the dumper has to walk through directories to find what is not, and a
+# walk through a watched one is seen.
+watcher = start("inotifywait", "-m", "--format", "%e %w%f", "watched", "watched/below", stdout=subprocess.PIPE,
                 stderr=open("watcher.said", "w"))
 wait_until(lambda: "Watches established" in open("watcher.said").read(), "watches")
 
@@ -45,24 +45,13 @@ while not may_end():
 for _ in range(5):
     changes(n)
     n += 20
-# A new directory, which it begins to watch when it hears of it.
-os.mkdir("watched/later")
-check(line() == "CREATE,ISDIR watched/later", "nothing of the new directory")
-heard = threading.Event()
-
-
-def busy():
-    while not heard.is_set():
-        open("watched/later/file", "w").close()
-        time.sleep(0.02)
-
-
-thread = threading.Thread(target=busy)
-thread.start()
-while "watched/later/file" not in line():
-    pass
-heard.set()
-thread.join()
+# The directory is watched, not its name.
+os.rename("watched/below", "watched/moved")
+open("watched/moved/file", "w").close()
+for text in ("MOVED_FROM,ISDIR watched/below", "MOVED_TO,ISDIR watched/moved", "MOVE_SELF watched/below/",
+             "CREATE watched/below/file"):
+    told = line()
+    check(told == text, "it tells %r, expected %r" % (told, text))
 watcher.terminate()
 watcher.wait()
 over()

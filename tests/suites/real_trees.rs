@@ -95,6 +95,12 @@ fn jobs(t: &T) -> TestResult {
     two.clear();
     two.send("fg\n")?;
     two.expect("\nsleep 2000")?;
+    // It has the terminal by then.
+    t.wait_until("the job going on", || {
+        let is = |p: &i32| procfs::read(*p, "cmdline").is_some_and(|c| c.starts_with("sleep\x002000"));
+        let job = procfs::descendants(outer.pid()).into_iter().find(is);
+        Ok(job.and_then(procfs::state) == Some('S'))
+    })?;
     two.send("\x03")?;
     two.expect("INNER> ")?;
     two.clear();
