@@ -18,6 +18,8 @@ pub struct Scenarios {
     pub ping: bool,
     /// It has children: they come back with their ids, and none may stay when it has ended.
     pub tree: bool,
+    /// In a network of its own, where that is permitted.
+    pub network: bool,
     pub args: Vec<&'static str>,
     pub wrapper: Vec<&'static str>,
     pub dump_args: Vec<&'static str>,
@@ -35,6 +37,7 @@ impl Default for Scenarios {
             twice: true,
             ping: true,
             tree: false,
+            network: false,
             args: vec![],
             wrapper: vec![],
             dump_args: vec![],
@@ -52,6 +55,11 @@ impl Scenarios {
 
     pub fn root_only() -> Self {
         Self { user: false, ..Self::default() }
+    }
+
+    /// See [`Self::network`].
+    pub fn own_network() -> Self {
+        Self { network: true, ..Self::default() }
     }
 
     pub fn pids(mut self, modes: &[&'static str]) -> Self {
@@ -91,6 +99,9 @@ impl Scenarios {
     fn start(&self, t: &T, victim: &str, variant: Variant) -> anyhow::Result<Proc> {
         if !self.user && t.who() == Who::Me {
             crate::need_root()?;
+        }
+        if self.network {
+            t.own_network()?;
         }
         let (args, wrapper) = (&self.args, &self.wrapper);
         t.victim(victim).variant(variant).args(args).with(|l| l.wrapper(wrapper)).start()

@@ -1,29 +1,23 @@
-//! Sockets other than TCP, and the options of all. As root, the suite has a network namespace of its own, in
-//! which ports are free and settings may be changed.
+//! Sockets other than TCP, and the options of all; each test in a network of its own, where that is permitted.
 
 use ckpt_tests::{Scenarios, Suite, T, TestResult, Who, need_root};
-use std::process::Command;
 
 fn main() -> std::process::ExitCode {
-    own_network();
     let mut suite = Suite::new("fd_sockets");
-    suite.victim("sock_options", Scenarios::root_only().args(&["root"]));
-    suite.victim_named(
-        "sock_options_user",
-        "sock_options",
-        Scenarios { root: false, ..Scenarios::default() },
-    );
-    suite.forms("form_udp", Scenarios::default());
-    suite.victim_named("udp_v6", "form_udp", Scenarios::default().args(&["plain", "::1"]));
-    let lite = ["plain", "127.0.0.1", "136"];
-    suite.victim_named("udplite", "form_udp", Scenarios::default().args(&lite));
-    suite.victim_named("udplite_v6", "form_udp", Scenarios::default().args(&["plain", "::1", "136"]));
-    suite.victim("udp_ways", Scenarios::default());
-    suite.victim("udp_multicast", Scenarios::default());
-    suite.forms("form_netlink", Scenarios::default());
-    suite.forms("form_raw", Scenarios::root_only());
-    suite.forms("form_packet", Scenarios::root_only());
-    suite.victim("udp_foreign", Scenarios::root_only());
+    let all = Scenarios::own_network;
+    let root = || Scenarios { user: false, ..all() };
+    suite.victim("sock_options", root().args(&["root"]));
+    suite.victim_named("sock_options_user", "sock_options", Scenarios { root: false, ..all() });
+    suite.forms("form_udp", all());
+    suite.victim_named("udp_v6", "form_udp", all().args(&["plain", "::1"]));
+    suite.victim_named("udplite", "form_udp", all().args(&["plain", "127.0.0.1", "136"]));
+    suite.victim_named("udplite_v6", "form_udp", all().args(&["plain", "::1", "136"]));
+    suite.victim("udp_ways", all());
+    suite.victim("udp_multicast", all());
+    suite.forms("form_netlink", all());
+    suite.forms("form_raw", root());
+    suite.forms("form_packet", root());
+    suite.victim("udp_foreign", root());
     suite.test("foreign_sender_needs_the_right", foreign_sender);
     suite.test("what_cannot_be_seen_is_refused", unseen);
     suite.test_as(Who::User, "what_cannot_be_seen_is_refused-user", unseen);
@@ -33,6 +27,7 @@ fn main() -> std::process::ExitCode {
 /// Who may not have a raw socket is told so, before anything runs.
 fn foreign_sender(t: &T) -> TestResult {
     need_root()?;
+    t.own_network()?;
     let mut victim = t.victim("udp_foreign").start()?;
     t.dump(victim.pid()).kill().ok()?;
     victim.wait_exit()?;
@@ -42,6 +37,7 @@ fn foreign_sender(t: &T) -> TestResult {
 
 /// All of it by name; the program keeps it, and loses it in the image if that was allowed.
 fn unseen(t: &T) -> TestResult {
+    t.own_network()?;
     let mut victim = t.victim("udp_unseen").start()?;
     let words = ["fd 50", "begun to write", "fd 51", "an error", "fd 52", "time of arrival", "socket-data"];
     t.dump(victim.pid()).refused(5, &words)?;
@@ -53,18 +49,4 @@ fn unseen(t: &T) -> TestResult {
     let mut restored = t.restore("saved.ckpt").start()?;
     restored.expect_exit(0)?;
     t.expect_ok()
-}
-
-/// Enters a new network namespace with a loopback and a second interface. Without privileges: stays.
-fn own_network() {
-    use nix::sched::{CloneFlags, unshare};
-    if !nix::unistd::geteuid().is_root() || unshare(CloneFlags::CLONE_NEWNET).is_err() {
-        return;
-    }
-    let ip = |args: &str| Command::new("ip").args(args.split(' ')).status().is_ok_and(|s| s.success());
-    if !ip("link set lo up") {
-        eprintln!("fd_sockets: no loopback in the network namespace (is iproute2 installed?)");
-    }
-    // Everybody may ping.
-    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0\t2147483647");
 }

@@ -44,7 +44,7 @@ static bool joined(void) {
 
 static int make(void) {
     int fd = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0), one = 1;
-    if (fd < 0) fail("no packet socket: %s", strerror(errno));
+    if (fd < 0) skip("no packet socket here: %s", strerror(errno));
     // UDP (byte 9) to the port of one socket (bytes 22, 23) only.
     receiver = bound_socket("127.0.0.1", SOCK_DGRAM, 0);
     struct sock_filter code[] = {

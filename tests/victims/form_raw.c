@@ -17,7 +17,7 @@ static void all(int fd, int fds[6]) {
 static int make(void) {
     // Answers to pings only.
     int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP), filter = ~(1 << ICMP_ECHOREPLY), one = 1;
-    if (fd < 0) fail("no raw socket: %s", strerror(errno));
+    if (fd < 0) skip("no raw socket here: %s", strerror(errno));
     CHECK(setsockopt(fd, SOL_RAW, 1 /* ICMP_FILTER */, &filter, sizeof filter) == 0);
     char ip[30];
     for (int i = 1; i <= 2; i++) {
