@@ -22,6 +22,14 @@ pub fn set_stage(o: &Maker, fd: Fd, on: On, options: Span, stage: u32) -> Result
     })
 }
 
+/// As [`set_options`], of one level.
+pub fn set_level(o: &Maker, fd: Fd, on: On, options: Span, level: u32) -> Result<()> {
+    for_each(o.ctx, options, |option, value| match option.level == level {
+        true => set(fd, on, option, value),
+        false => Ok(()),
+    })
+}
+
 fn set(fd: Fd, on: On, option: &SockOpt, value: &[u8]) -> Result<()> {
     let result = match (option.level, option.name) {
         (SOL_SOCKET, SO_ATTACH_FILTER) => sys::attach_filter(fd, value),

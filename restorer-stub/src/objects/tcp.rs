@@ -254,7 +254,9 @@ fn send(o: &Maker, index: u32, through: Fd, bytes: &[u8]) -> Result<()> {
         let _ = sys::set_option_int(through, sys::SOL_SOCKET, sys::SO_BUF_LOCK, lock & !1);
         let saved = record(o, index)?;
         if saved.peer != NONE {
-            options::set_options(o, through, o.on(index), record(o, saved.peer)?.options)?;
+            // (IPV6_V6ONLY, for one, cannot be set any more.)
+            let peer = record(o, saved.peer)?;
+            options::set_level(o, through, o.on(index), peer.options, ckpt_format::fd::options::SOL_SOCKET)?;
         }
     }
     Ok(())
