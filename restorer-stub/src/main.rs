@@ -26,6 +26,7 @@ mod objects;
 mod preflight;
 mod report;
 mod restore;
+mod seccomp;
 mod shared;
 mod sharers;
 mod signals;

@@ -8,7 +8,7 @@ use crate::report::{Error, On, Result};
 use crate::shared::{Said, Step};
 use crate::sys::process::{self, Wait};
 use crate::sys::ptrace;
-use crate::{files, objects, sysv};
+use crate::{files, objects, seccomp, sysv};
 use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -133,9 +133,8 @@ fn set_all(ctx: &Ctx, index: usize, task: &Task, state: &mut Xstate) -> Result<(
     for call in shared.calls() {
         inject(leader, &call)?;
     }
-    ptrace::interrupt(leader).map_err(failed("cannot stop", leader))?;
-    ptrace::cont(leader, 0).map_err(failed("cannot continue", leader))?;
-    wait_stop(leader, Stop::Interrupt)?;
+    stop_again(leader)?;
+    seccomp::install(ctx, task, tids())?;
     // Other stopped tasks have been stopped by their parents; see `family`.
     let stopped = task.flags & task_flags::STOPPED != 0;
     if stopped && index == ctx.image.header.root_task as usize || ctx.options.stopped && !stopped {
@@ -145,6 +144,13 @@ fn set_all(ctx: &Ctx, index: usize, task: &Task, state: &mut Xstate) -> Result<(
         set_state(ctx, thread, tid, state)?;
     }
     Ok(())
+}
+
+/// Behind a system call that was injected.
+pub fn stop_again(tid: i32) -> Result<()> {
+    ptrace::interrupt(tid).map_err(failed("cannot stop", tid))?;
+    ptrace::cont(tid, 0).map_err(failed("cannot continue", tid))?;
+    wait_stop(tid, Stop::Interrupt)
 }
 
 fn failed(what: &'static str, tid: i32) -> impl Fn(crate::sys::Errno) -> Error {
@@ -202,28 +208,33 @@ fn wait_stop(tid: i32, wanted: Stop) -> Result<()> {
 /// Makes the stopped leader do a system call, which must succeed. It ends at the call's exit: the
 /// code that made the call may be gone.
 fn inject(leader: i32, call: &[u64; 7]) -> Result<()> {
+    let answer = inject_at(leader, arch::injected_syscall_addr(), call)?;
+    if (-4095..0).contains(&answer) {
+        return Err(Error::os("cannot make a system call in the restored program")(crate::sys::Errno(
+            -answer as i32,
+        ))
+        .on(On::Number(call[0])));
+    }
+    Ok(())
+}
+
+/// Makes a stopped thread do a system call with the `syscall` instruction at `at`; what the kernel answers.
+pub fn inject_at(tid: i32, at: u64, call: &[u64; 7]) -> Result<i64> {
     let call = |i: usize| call[i];
-    let mut regs = ptrace::get_regs(leader).map_err(failed("cannot read registers of", leader))?;
-    regs.rip = arch::injected_syscall_addr();
+    let mut regs = ptrace::get_regs(tid).map_err(failed("cannot read registers of", tid))?;
+    regs.rip = at;
     // Not inside a system call: the kernel must not restart the futex wait it interrupted.
     regs.orig_rax = u64::MAX;
     regs.rax = call(0);
     (regs.rdi, regs.rsi, regs.rdx) = (call(1), call(2), call(3));
     (regs.r10, regs.r8, regs.r9) = (call(4), call(5), call(6));
-    ptrace::set_regs(leader, &regs).map_err(failed("cannot write registers of", leader))?;
+    ptrace::set_regs(tid, &regs).map_err(failed("cannot write registers of", tid))?;
     for _ in 0..2 {
-        ptrace::to_syscall(leader).map_err(failed("cannot continue", leader))?;
-        wait_stop(leader, Stop::Syscall)?;
+        ptrace::to_syscall(tid).map_err(failed("cannot continue", tid))?;
+        wait_stop(tid, Stop::Syscall)?;
     }
-    let regs = ptrace::get_regs(leader).map_err(failed("cannot read registers of", leader))?;
-    let answer = regs.rax as i64;
-    if (-4095..0).contains(&answer) {
-        return Err(Error::os("cannot make a system call in the restored program")(crate::sys::Errno(
-            -answer as i32,
-        ))
-        .on(On::Number(call(0))));
-    }
-    Ok(())
+    let regs = ptrace::get_regs(tid).map_err(failed("cannot read registers of", tid))?;
+    Ok(regs.rax as i64)
 }
 
 /// Leaves all threads in a group stop, as if by SIGSTOP: none runs an instruction before SIGCONT.

@@ -1,6 +1,6 @@
 //! Blocked system calls, signals, timers, attributes and credentials.
 
-use ckpt_tests::{Proc, Scenarios, Suite, T, TestResult, need_root};
+use ckpt_tests::{Proc, Scenarios, Suite, T, TestResult, Who, need_root};
 use nix::sys::signal::Signal;
 
 const BLOCKED: &[&str] = &[
@@ -54,6 +54,25 @@ fn main() -> std::process::ExitCode {
             resume(t, &mut victim)
         });
     }
+    for kind in ["filter", "stacked", "threads", "differ", "privileged"] {
+        let scenarios = Scenarios::root_only().args(&[kind]).pids(&["same", "ns"]);
+        suite.victim_named(&format!("seccomp_{kind}"), "seccomp", scenarios);
+    }
+    let children = Scenarios { user: false, ..Scenarios::tree() };
+    suite.victim_named("seccomp_children", "seccomp", children.args(&["children"]));
+    if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
+        for kind in ["filter", "stacked", "threads", "differ"] {
+            suite.test_as(Who::User, format!("seccomp_{kind}::restored-by-user"), move |t| {
+                seccomp_by_user(t, kind)
+            });
+        }
+        suite.test("seccomp_notify::refused", |t| {
+            let mut victim = t.victim("seccomp").arg("notify").start()?;
+            t.dump(victim.pid()).refused(5, &["SECCOMP_RET_USER_NOTIF", "seccomp listener"])?;
+            t.go()?;
+            victim.expect_exit(0)
+        });
+    }
     suite.victim("timer_itimers", plain());
     suite.victim("timer_storm", plain());
     suite.victim("timer_posix", plain().pids(&["ns"]));
@@ -96,4 +115,19 @@ fn stopped(t: &T, mode: &str) -> TestResult {
         Ok(ckpt_tests::procfs::state(restored.pid()) == Some('T'))
     })?;
     resume(t, &mut restored)
+}
+
+/// An ordinary user cannot read filters, and is told so; but can restore what root has dumped.
+fn seccomp_by_user(t: &T, kind: &str) -> TestResult {
+    need_root()?;
+    let mut victim = t.victim("seccomp").arg(kind).start()?;
+    t.dump(victim.pid()).refused(5, &["seccomp filter", "CAP_SYS_ADMIN"])?;
+    let dumped = t.dump(victim.pid()).who(Who::Me).kill().ok()?;
+    t.who().own(&dumped.image)?;
+    victim.wait_exit()?;
+    let mut restored = t.restore("saved.ckpt").start()?;
+    t.ping()?;
+    t.go()?;
+    restored.expect_exit(0)?;
+    t.expect_ok()
 }

@@ -45,7 +45,6 @@ fn main() -> std::process::ExitCode {
         ("netlink", "messages that wait in a netlink socket"),
         ("packet", "it has a ring"),
         ("bpf", "fd 37"),
-        ("seccomp", "seccomp"),
         ("secret", "memfd_secret"),
         ("cwd", "directory"),
         ("uts", "namespace"),

@@ -38,8 +38,20 @@ pub struct ThreadFacts {
     /// set_mempolicy(2) has set one.
     pub numa_policy: bool,
     pub creds: CredsFacts,
+    /// PR_GET_SECCOMP, and filters, oldest first.
+    pub seccomp_mode: u32,
+    pub seccomp_filters: Vec<SeccompFacts>,
+    /// Why they could not be read.
+    pub seccomp_failed: Option<String>,
     /// Oldest first.
     pub pending: Vec<ckpt_format::PendingSignal>,
+}
+
+/// A filter of seccomp(2): `struct sock_filter`s, and SECCOMP_FILTER_FLAG_LOG.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeccompFacts {
+    pub program: Vec<u8>,
+    pub flags: u32,
 }
 
 /// C library whose thread control block was recognised.
@@ -123,6 +135,7 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
         util_min: attr.util_min,
         util_max: attr.util_max,
     };
+    seccomp(status, &mut facts);
     ask(target, &mut facts)?;
     facts.tid_cache = tid_cache(target, &facts);
     Ok(facts)
@@ -137,6 +150,23 @@ fn name(pid: i32, tid: i32, status: &str) -> Result<[u8; 16]> {
     let len = comm.strip_suffix(b"\n").map_or(comm.len(), <[u8]>::len).min(15);
     name[..len].copy_from_slice(&comm[..len]);
     Ok(name)
+}
+
+fn seccomp(status: &str, facts: &mut ThreadFacts) {
+    const FILTERS: u32 = 2;
+    facts.seccomp_mode = proc::field(status, "Seccomp").and_then(|s| s.parse().ok()).unwrap_or(0);
+    while facts.seccomp_mode == FILTERS {
+        match raw::seccomp_filter(facts.tid, facts.seccomp_filters.len()) {
+            Ok(None) => break,
+            Ok(Some((program, flags))) => {
+                facts.seccomp_filters.push(SeccompFacts { program, flags: flags as u32 });
+            }
+            Err(e) => {
+                facts.seccomp_failed = Some(e.to_string());
+                break;
+            }
+        }
+    }
 }
 
 fn rseq(tid: i32) -> Result<Rseq> {

@@ -4,6 +4,7 @@
 pub mod fd;
 pub mod hole;
 pub mod memory;
+pub mod seccomp;
 pub mod sysv;
 pub mod task;
 pub mod threads;

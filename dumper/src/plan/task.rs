@@ -150,6 +150,7 @@ fn live(
     for thread in &task.threads {
         super::threads::plan(builder, thread, index, task.pid);
     }
+    super::seccomp::plan(builder, &task.threads, first_thread as usize, task.pid);
     let mut once = |kind: usize, owner: usize, make: &mut dyn FnMut() -> u32| {
         if shared[kind][owner] == NONE {
             shared[kind][owner] = make();
@@ -232,7 +233,9 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
             "start the program without it (systemd: MemoryDenyWriteExecute=no)",
         );
     }
-    if process.tsc_sigsegv {
+    // Strict mode of seccomp does that by itself (seccomp_set_mode_strict() in kernel/seccomp.c).
+    let strict = task.threads.iter().any(|t| t.seccomp_mode == super::seccomp::MODE_STRICT);
+    if process.tsc_sigsegv && !strict {
         builder.refuse(
             task.pid,
             "time stamp counter: prctl(PR_SET_TSC) forbids it",

@@ -122,10 +122,13 @@ impl Frozen {
             let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
             let set = |key| proc::hex_field(&status, key).unwrap_or(u64::MAX);
             self.quiet = quiet_signals(set("SigIgn") & !set("SigCgt"), set("SigCgt"));
-            if proc::field(&status, "Seccomp").is_some_and(|s| s != "0") {
+            if proc::field(&status, "Seccomp").is_some_and(|s| s != "0")
+                && let Err(e) = raw::suspend_seccomp(tid)
+            {
                 add(
-                    format!("thread {tid}: has a seccomp filter"),
-                    "start the program without its sandbox (container runtimes: seccomp=unconfined)",
+                    format!("thread {tid}: has a seccomp filter ({e})"),
+                    "run ckpt-dump as root (CAP_SYS_ADMIN) and outside of any container, or start the program \
+                     without its sandbox (container runtimes: seccomp=unconfined)",
                 );
             }
             if proc::field(&status, "x86_Thread_features").is_some_and(|s| s.contains("shstk")) {

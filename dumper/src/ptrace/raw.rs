@@ -41,6 +41,36 @@ pub fn set_options(tid: i32, options: i32) -> io::Result<()> {
     plain(libc::PTRACE_SETOPTIONS, tid, options as usize)
 }
 
+/// Lets a stopped thread make system calls past its seccomp filters, until it is let go. Needs CAP_SYS_ADMIN,
+/// and no filter of our own.
+pub fn suspend_seccomp(tid: i32) -> io::Result<()> {
+    const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
+    // Replaces the options of `seize`.
+    let options = SUSPEND_SECCOMP | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACECLONE;
+    plain(libc::PTRACE_SETOPTIONS, tid, options as usize)
+}
+
+/// The seccomp filter of that number, the oldest first: `struct sock_filter`s, and its flags. Needs what
+/// [`suspend_seccomp`] needs.
+pub fn seccomp_filter(tid: i32, index: usize) -> io::Result<Option<(Vec<u8>, u64)>> {
+    const GET_FILTER: libc::c_uint = 0x420c;
+    const GET_METADATA: libc::c_uint = 0x420d;
+    // SAFETY: without a place for it the kernel only tells the number of instructions.
+    let count = match unsafe { ptrace(GET_FILTER, tid, index, 0) } {
+        Ok(count) => count as usize,
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut program = vec![0u64; count];
+    // SAFETY: room for as many instructions of 8 bytes as it just said; filters never change.
+    unsafe { ptrace(GET_FILTER, tid, index, program.as_mut_ptr() as usize) }?;
+    // struct seccomp_metadata: filter_off, flags.
+    let mut metadata = [index as u64, 0];
+    // SAFETY: the kernel stores at most `addr` = 16 bytes at `data`, which is `metadata`.
+    unsafe { ptrace(GET_METADATA, tid, 16, metadata.as_mut_ptr() as usize) }?;
+    Ok(Some((program.as_bytes().to_vec(), metadata[1])))
+}
+
 /// What an event is about: the id of the new thread or process.
 pub fn event_message(tid: i32) -> io::Result<i32> {
     let mut message: libc::c_ulong = 0;

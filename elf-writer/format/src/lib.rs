@@ -37,7 +37,7 @@ pub use signal::{Itimer, PendingSignal, PosixTimer, SigAction};
 pub use stub::StubConfig;
 pub use sysv::{IpcPerm, SemUndo, SysvMessage, SysvMsg, SysvSem, SysvShm};
 pub use task::{Creds, FdTable, FsInfo, Sighand, Task};
-pub use thread::{Regs, Thread};
+pub use thread::{Regs, SeccompFilter, Thread};
 
 /// Owner name of our notes (`Elf64_Nhdr::n_namesz` is 5, with the NUL).
 pub const NOTE_OWNER: &[u8; 5] = b"CKPT\0";

@@ -61,8 +61,21 @@ crate::records! {
         pub pending: Range,
         /// [`thread_flags`].
         pub flags: u32,
+        /// prctl(PR_GET_SECCOMP): 0, 1 (strict), 2 (filters).
+        pub seccomp_mode: u32,
+        /// [`SeccompFilter`]s that it installs, oldest first.
+        pub seccomp_filters: Span,
+        pub reserved2: [u64; 6],
+    }
+
+    /// A filter of seccomp(2).
+    pub struct SeccompFilter[32] {
+        /// `struct sock_filter`s.
+        pub program: Span,
+        /// SECCOMP_FILTER_FLAG_LOG; SECCOMP_FILTER_FLAG_TSYNC: for all threads of the process.
+        pub flags: u32,
         pub reserved: u32,
-        pub reserved2: [u64; 8],
+        pub reserved2: u64,
     }
 }
 

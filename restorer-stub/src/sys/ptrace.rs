@@ -17,6 +17,29 @@ pub fn seize(tid: i32, options: u32) -> Result<()> {
     request(PTRACE_SEIZE, tid, options as usize)
 }
 
+/// PTRACE_SETOPTIONS: replaces all.
+pub fn set_options(tid: i32, options: u32) -> Result<()> {
+    request(PTRACE_SETOPTIONS, tid, options as usize)
+}
+
+/// process_vm_readv(2), all of the buffer.
+pub fn read_memory(tid: i32, addr: u64, buf: &mut [u8]) -> Result<()> {
+    let local = iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() as u64 };
+    let remote = iovec { iov_base: addr as *mut _, iov_len: buf.len() as u64 };
+    // SAFETY: the kernel writes at most `buf.len()` bytes to `buf`; the remote address is only a number here.
+    let n = unsafe { sys!(__NR_process_vm_readv, tid, &raw const local, 1, &raw const remote, 1, 0) }?;
+    if n == buf.len() { Ok(()) } else { Err(super::Errno::EFAULT) }
+}
+
+/// process_vm_writev(2), all of the buffer.
+pub fn write_memory(tid: i32, addr: u64, buf: &[u8]) -> Result<()> {
+    let local = iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() as u64 };
+    let remote = iovec { iov_base: addr as *mut _, iov_len: buf.len() as u64 };
+    // SAFETY: `buf` is only read; what is written is memory of a tracee that is not ours.
+    let n = unsafe { sys!(__NR_process_vm_writev, tid, &raw const local, 1, &raw const remote, 1, 0) }?;
+    if n == buf.len() { Ok(()) } else { Err(super::Errno::EFAULT) }
+}
+
 /// Stops a seized thread: it reports PTRACE_EVENT_STOP.
 pub fn interrupt(tid: i32) -> Result<()> {
     request(PTRACE_INTERRUPT, tid, 0)
