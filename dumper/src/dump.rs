@@ -1,7 +1,7 @@
 //! One dump from beginning to end.
 
 use crate::collect::fd::repair::Wish;
-use crate::collect::{self, Facts};
+use crate::collect::{self, Facts, proc};
 use crate::contents::Contents;
 use crate::error::{Failure, Obstacle};
 use crate::plan::{self, Options};
@@ -140,7 +140,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     }
     failpoint::hit("after-collect")?;
     stop_requested()?;
-    let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(Refusal::Obstacles)?;
+    let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(named)?;
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
 
@@ -207,6 +207,12 @@ impl Stopped {
         }
         if self.pause.is_err() { Err(io::Error::other("a process ended")) } else { Ok(()) }
     }
+}
+
+/// With the names of the processes, which are still stopped.
+fn named(mut obstacles: Vec<Obstacle>) -> Refusal {
+    obstacles.iter_mut().for_each(|o| o.name = proc::name(o.pid));
+    Refusal::Obstacles(obstacles)
 }
 
 fn create(path: &Path) -> Result<PendingImage> {

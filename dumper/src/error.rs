@@ -41,17 +41,70 @@ pub fn exit_code(error: &anyhow::Error) -> i32 {
 }
 
 /// One reason why the process cannot be saved faithfully. All are collected before any is reported.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Obstacle {
     pub pid: i32,
+    /// Name of that process; filled in by whoever reports.
+    pub name: String,
+    /// Descriptor that it is about, and which others, of which processes, are the same open file.
+    pub fd: Option<i32>,
+    pub also: Vec<Descriptor>,
     /// What is in the way, with its fd or address: "fd 7: an io_uring instance".
     pub what: String,
     /// What to do about it: "close it before the dump", "--allow children".
     pub remedy: String,
+    /// The kind that `--allow` takes, if it helps.
+    pub allow: Option<String>,
+}
+
+/// A number in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Descriptor {
+    pub pid: i32,
+    pub fd: i32,
+}
+
+impl Obstacle {
+    #[must_use]
+    pub fn new(pid: i32, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { pid, what: what.into(), remedy: remedy.into(), ..Self::default() }
+    }
 }
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PID {} {}; {}", self.pid, self.what, self.remedy)
+        // More are not told apart by anybody; --json has all.
+        const MOST: usize = 4;
+        write!(f, "PID {}", self.pid)?;
+        if !self.name.is_empty() {
+            write!(f, " ({})", self.name)?;
+        }
+        write!(f, " {}", self.what)?;
+        for (i, d) in self.also.iter().take(MOST).enumerate() {
+            let of = if d.pid == self.pid { String::new() } else { format!(" of PID {}", d.pid) };
+            write!(f, "{}fd {}{of}", if i == 0 { " (also " } else { ", " }, d.fd)?;
+        }
+        match self.also.len() {
+            0 => {}
+            n if n > MOST => write!(f, " and {} more)", n - MOST)?,
+            _ => write!(f, ")")?,
+        }
+        write!(f, "; {}", self.remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn obstacles_say_who_has_it() {
+        let mut o = Obstacle::new(7, "fd 3: a thing", "close it");
+        assert_eq!(o.to_string(), "PID 7 fd 3: a thing; close it");
+        o.name = "cat".into();
+        o.also = vec![Descriptor { pid: 7, fd: 4 }, Descriptor { pid: 8, fd: 3 }];
+        assert_eq!(o.to_string(), "PID 7 (cat) fd 3: a thing (also fd 4, fd 3 of PID 8); close it");
+        o.also = vec![Descriptor { pid: 7, fd: 4 }; 6];
+        assert!(o.to_string().contains(" and 2 more); close it"), "{o}");
     }
 }

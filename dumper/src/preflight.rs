@@ -86,6 +86,7 @@ pub fn tracees(pid: i32, tids: &[i32], traced: &[(i32, i32)]) -> Vec<Obstacle> {
         pid,
         what: format!("ptrace: it traces PID {other} ({})", proc::name(*other)),
         remedy: "let it detach first".into(),
+        ..Obstacle::default()
     })
     .collect()
 }

@@ -32,12 +32,15 @@ pub fn obstacles(facts: &Facts) -> Vec<Obstacle> {
     let mut found = Vec::new();
     for task in &facts.tasks {
         let mut add = |what: String| {
-            let remedy = "dump without --snapshot".into();
-            found.push(Obstacle { pid: task.pid, what: format!("snapshot: {what}"), remedy });
+            let remedy = "dump without --snapshot";
+            found.push(Obstacle::new(task.pid, format!("snapshot: {what}"), remedy));
         };
         let of_manager = |v: &&VmaFacts| [b"um", b"uw", b"ui"].iter().any(|flag| v.shown.has(flag));
         if let Some(vma) = task.mm.vmas.iter().find(of_manager) {
             add(format!("userfaultfd watches its memory at {:#x}, and would see the copy", vma.shown.start));
+        }
+        if task.threads.iter().any(|t| t.seccomp_mode != 0) {
+            add("it has seccomp filters, which its copy would have to obey".into());
         }
         if task.process.own_pid == 1 {
             add("it is the init of its pid namespace, and would see the copies end".into());

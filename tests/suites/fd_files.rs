@@ -50,6 +50,7 @@ fn main() -> std::process::ExitCode {
     for kind in PIPES {
         suite.forms_of("form_pipes", kind, Scenarios::default());
     }
+    suite.victim("proc_files", Scenarios::tree());
     suite.test("packets_and_bytes_in_one_pipe", |t| refused(t, "form_pipes", "mixed", &["packets", "bytes"]));
     suite.run()
 }

@@ -73,6 +73,22 @@ fn main() -> std::process::ExitCode {
             victim.expect_exit(0)
         });
     }
+    if std::env::var_os("CKPT_TEST_PLAIN").is_none() {
+        for who in [Who::Me, Who::User] {
+            for (kind, allow) in [("landlock", "landlock"), ("keyring", "keyrings")] {
+                suite.test_as(who, format!("sandbox_{kind}::{who:?}"), move |t| {
+                    lost_if_allowed(t, kind, allow)
+                });
+            }
+        }
+        suite.test("sandbox_session::noted", |t| {
+            let mut victim = t.victim("sandbox").arg("session").start()?;
+            let dumped = t.dump(victim.pid()).ok()?;
+            ckpt_tests::ensure!(dumped.stderr.contains("session keyring"), "{}", dumped.stderr);
+            t.go()?;
+            victim.expect_exit(0)
+        });
+    }
     suite.victim("timer_itimers", plain());
     suite.victim("timer_storm", plain());
     suite.victim("timer_posix", plain().pids(&["ns"]));
@@ -127,6 +143,18 @@ fn seccomp_by_user(t: &T, kind: &str) -> TestResult {
     victim.wait_exit()?;
     let mut restored = t.restore("saved.ckpt").start()?;
     t.ping()?;
+    t.go()?;
+    restored.expect_exit(0)?;
+    t.expect_ok()
+}
+
+/// Refused, with the option; with that, it is not there after a restore.
+fn lost_if_allowed(t: &T, kind: &str, allow: &str) -> TestResult {
+    let mut victim = t.victim("sandbox").arg(kind).start()?;
+    t.dump(victim.pid()).refused(5, &[kind, &format!("--allow {allow}")])?;
+    t.dump(victim.pid()).kill().args(["--allow", allow]).ok()?;
+    victim.wait_exit()?;
+    let mut restored = t.restore("saved.ckpt").start()?;
     t.go()?;
     restored.expect_exit(0)?;
     t.expect_ok()

@@ -55,6 +55,10 @@ fn main() -> std::process::ExitCode {
         ("own_files", "descriptor table of its own"),
         ("own_directory", "directories of its own"),
         ("huge_memfd", "fd 35"),
+        ("console", "virtual console"),
+        ("dnotify", "dnotify"),
+        ("pressure", "pressure stall trigger"),
+        ("other_process", "file of another process"),
     ] {
         suite.test(format!("unsupported_{kind}"), move |t| {
             let victim = t.victim("odd").arg(kind).start()?;
@@ -83,6 +87,8 @@ fn main() -> std::process::ExitCode {
         unharmed(t, victim)
     });
     suite.test("check_lists_all_obstacles", check_all);
+    suite.test("check_lists_all_of_a_tree", |t| check_tree(t, &[]));
+    suite.test_as(Who::User, "check_lists_all_of_a_tree_with_a_sandbox", |t| check_tree(t, &["seccomp"]));
     suite.test("check_writes_nothing", |t| {
         let victim = t.victim("counter").start()?;
         let dumped = t.dump(victim.pid()).arg("--check").ok()?;
@@ -217,6 +223,43 @@ fn check_all(t: &T) -> TestResult {
         t.dump(victim.pid()).args(["--check", "--tcp", "refuse"]).refused(5, &["fd 43", "fd 44", "fd 45"])?;
     let lines = dumped.stderr.lines().filter(|l| l.starts_with("ckpt-dump: ")).count();
     ensure!(lines >= 3, "not one line each:\n{}", dumped.stderr);
+    unharmed(t, victim)
+}
+
+/// What one of three processes has, all of it, with who has it and what helps; also as JSON. `first`: kinds that
+/// the first process has before, so that all have them.
+fn check_tree(t: &T, first: &[&str]) -> TestResult {
+    let kinds =
+        ["perf", "dnotify", "other_process", "/", "io_uring", "userfaultfd", "/", "huge_memfd", "scm_rights"];
+    let victim = t.victim("odd").args(first).args(kinds).env("CKPT_ODD", "1").start()?;
+    let mut pids = vec![victim.pid()];
+    pids.extend(procfs::descendants(victim.pid()));
+    ensure!(pids.len() == 3, "{pids:?}");
+    let dumped = t.dump(victim.pid()).arg("--check").arg("--json").refused(5, &[])?;
+    let wanted = [
+        (0, 43, "perf event", vec![(1, 43), (2, 43)]),
+        (0, 33, "dnotify", vec![(1, 33), (2, 33)]),
+        (0, 31, "another process", vec![(1, 31), (2, 31)]),
+        (1, 42, "io_uring", vec![(2, 42)]),
+        (1, 41, "userfaultfd", vec![(2, 41)]),
+        (2, 35, "memfd of huge pages", vec![]),
+        (2, 48, "pidfd", vec![]),
+    ];
+    for (process, fd, what, also) in wanted {
+        let pid = pids[process];
+        let mut others: Vec<String> =
+            also.iter().map(|(p, fd)| format!(r#"{{"fd":{fd},"pid":{}}}"#, pids[*p])).collect();
+        others.sort();
+        let line =
+            dumped.stderr.lines().find(|l| l.contains(what) && l.contains(&format!("PID {pid} (odd) ")));
+        let line = line.with_context(|| format!("no {what} of {pid} in:\n{}", dumped.stderr))?;
+        ensure!(line.contains("fd ") && line.contains("; "), "{line}");
+        let also = format!("\"also\":[{}]", others.join(","));
+        let fd = format!("\"fd\":{fd},\"name\":\"odd\",\"pid\":{pid},");
+        ensure!(dumped.stdout.contains(&format!("{also},{fd}")), "no {also},{fd} in {}", dumped.stdout);
+    }
+    let sandboxed = dumped.stderr.matches("seccomp").count();
+    ensure!(first.is_empty() == (sandboxed == 0), "{}", dumped.stderr);
     unharmed(t, victim)
 }
 

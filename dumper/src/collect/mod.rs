@@ -8,6 +8,7 @@ pub mod host;
 pub mod kin;
 pub mod memory;
 pub mod proc;
+pub mod sandbox;
 pub mod signals;
 mod surroundings;
 pub mod sysv;
@@ -54,6 +55,8 @@ pub struct Facts {
     pub sysv: SysvFacts,
     /// What collectors could not observe at all and the plan must refuse.
     pub obstacles: Vec<Obstacle>,
+    /// Only descriptors could be observed, besides `obstacles`.
+    pub partial: bool,
 }
 
 /// One process.
@@ -103,7 +106,7 @@ pub fn collect(
         ..Facts::default()
     };
     if !facts.obstacles.is_empty() {
-        return Ok(facts);
+        return from_outside(tree, search, facts);
     }
     let pids: Vec<i32> = tree.live.iter().map(Frozen::pid).collect();
     let members: HashSet<i32> = pids.iter().copied().chain(tree.zombies.iter().map(|z| z.pid)).collect();
@@ -137,6 +140,33 @@ pub fn collect(
     }
     facts.sysv =
         sysv::collect(&mut tree.live, &facts.tasks, &facts.host).context("observing System V IPC")?;
+    Ok(facts)
+}
+
+/// Of a tree in which no system calls can be made: what else stands in the way.
+fn from_outside(tree: &mut FrozenTree, search: &[PathBuf], mut facts: Facts) -> Result<Facts> {
+    facts.partial = true;
+    for target in &tree.live {
+        let pid = target.pid();
+        let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
+        let own_pid = proc::own_id(&status, "NSpid").unwrap_or(pid);
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stat = proc::stat(&stat).unwrap_or_default();
+        let threads =
+            target.tids().into_iter().map(|tid| ThreadFacts { tid, own_tid: tid, ..ThreadFacts::default() });
+        let process = ProcessFacts {
+            own_pid,
+            pgid: stat.pgrp,
+            seen_pgid: stat.pgrp,
+            tty_nr: stat.tty_nr,
+            ..ProcessFacts::default()
+        };
+        facts.tasks.push(TaskFacts { pid, process, threads: threads.collect(), ..TaskFacts::default() });
+    }
+    facts.fds = fd::collect(&mut tree.live, search).context("observing descriptors")?;
+    for (index, table) in facts.fds.tables.iter().enumerate() {
+        table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
+    }
     Ok(facts)
 }
 

@@ -181,6 +181,7 @@ pub fn collect(targets: &mut [Frozen], tasks: &[TaskFacts], host: &HostFacts) ->
                 pid: target.pid(),
                 what: "namespaces: it has another IPC namespace than the first process".into(),
                 remedy: "dump it on its own".into(),
+                ..Obstacle::default()
             });
         }
     }
@@ -299,7 +300,12 @@ fn unreadable(pid: i32, what: &str, id: i32, result: i64) -> Obstacle {
         Ok(errno) => (std::io::Error::from_raw_os_error(errno).to_string(), "let the program remove it"),
         Err(_) => ("cannot be read".into(), "let the program remove it"),
     };
-    Obstacle { pid, what: format!("System V {what} with id {id}: {why}"), remedy: remedy.into() }
+    Obstacle {
+        pid,
+        what: format!("System V {what} with id {id}: {why}"),
+        remedy: remedy.into(),
+        ..Obstacle::default()
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What belongs to the whole process and not to memory, descriptors or signals.
 
 use super::children::Children;
-use super::{creds, proc, surroundings};
+use super::{creds, proc, sandbox, surroundings};
 use crate::ptrace::{Call, Frozen};
 use anyhow::{Context, Result};
 use std::collections::HashSet;
@@ -63,6 +63,7 @@ pub struct ProcessFacts {
     pub command: String,
     /// Fields of `struct prctl_mm_map`, from `/proc/PID/stat`; `brk` by an injected brk(0).
     pub mm: MmFields,
+    pub sandbox: sandbox::SandboxFacts,
 }
 
 /// Start and end addresses of the parts of an address space.
@@ -156,6 +157,7 @@ pub fn collect(
         ..ProcessFacts::default()
     };
     ask(target, &mut facts)?;
+    facts.sandbox = sandbox::collect(target, facts.own_pid, &creds::parse(&status))?;
     Ok(facts)
 }
 

@@ -85,6 +85,8 @@ pub const ALLOW_KINDS: &[(&str, &str)] = &[
     ("inotify-events", "inotify events that wait to be read; the program is told so (IN_Q_OVERFLOW)"),
     ("pidfd-outside", "pidfds of processes outside the image become those of processes that have ended"),
     ("mq-notify", "the notification of a POSIX message queue comes with the value 0"),
+    ("landlock", "the program goes on without its Landlock sandbox"),
+    ("keyrings", "keys in thread and process keyrings are gone"),
     ("device", "unknown devices are opened again by path, without the state that they had"),
     ("hardlink", "a deleted name of a file that lives on elsewhere becomes a file of its own"),
     (
@@ -233,7 +235,7 @@ impl Builder {
 
     /// Notes something that cannot be saved. The plan goes on, so that all are found at once.
     pub fn refuse(&mut self, pid: i32, what: impl Into<String>, remedy: impl Into<String>) {
-        self.obstacles.push(Obstacle { pid, what: what.into(), remedy: remedy.into() });
+        self.obstacles.push(Obstacle::new(pid, what, remedy));
     }
 
     /// Something that can be left out if the user allowed `kind` (one of [`ALLOW_KINDS`]): a loss
@@ -246,6 +248,9 @@ impl Builder {
             self.tables.losses.push(Loss { kind, text, pid, reserved: 0 });
         } else {
             self.refuse(pid, text, format!("`--allow {kind}` dumps without it"));
+            if let Some(obstacle) = self.obstacles.last_mut() {
+                obstacle.allow = Some(kind.to_owned());
+            }
         }
     }
 
@@ -288,6 +293,10 @@ pub fn plan(facts: &Facts, stub: &Stub, options: Options) -> Result<Plan, Vec<Ob
     let mut builder = Builder::new(options);
     builder.obstacles.extend(facts.obstacles.iter().cloned());
     header(&mut builder, facts);
+    if facts.partial {
+        fd::plan(&mut builder, facts);
+        return builder.finish();
+    }
     // Descriptors first: they store the whole of a file without a name, mappings only what they show.
     let fd_tables = fd::plan(&mut builder, facts);
     sysv::plan(&mut builder, facts);

@@ -249,6 +249,23 @@ fn refuse(builder: &mut Builder, task: &TaskFacts) {
             "run the program without 32-bit or 16-bit emulation (Wine)",
         );
     }
+    let sandbox = &process.sandbox;
+    if sandbox.landlocked {
+        let text = "Landlock (or another security module) restricts it, which cannot be asked for";
+        builder.loss("landlock", task.pid, text);
+    }
+    if !sandbox.keyrings.is_empty() {
+        let text =
+            format!("keyrings: the keys in its {} keyring are not saved", sandbox.keyrings.join(" and "));
+        builder.loss("keyrings", task.pid, text);
+    }
+    if sandbox.own_session_keyring {
+        builder.note(
+            "session-keyring",
+            task.pid,
+            "session keyring: after restore that of whoever runs the image",
+        );
+    }
     for (tid, what) in &process.apart {
         builder.refuse(task.pid, format!("thread {tid}: has {what}"), "end that thread before the dump");
     }

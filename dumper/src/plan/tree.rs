@@ -176,7 +176,12 @@ impl<'a> Work<'a> {
     }
 
     fn refuse(&mut self, node: usize, what: String, remedy: &str) {
-        self.obstacles.push(Obstacle { pid: self.nodes[node].seen, what, remedy: remedy.into() });
+        self.obstacles.push(Obstacle {
+            pid: self.nodes[node].seen,
+            what,
+            remedy: remedy.into(),
+            ..Obstacle::default()
+        });
     }
 
     /// In which session each must be born, if its parent can see to that: its own, but a leader that of

@@ -145,6 +145,7 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
         pid,
         what: format!("thread {tid} ({name}): works in the kernel for io_uring or vhost"),
         remedy: "run the program without io_uring (node and libuv: UV_USE_IO_URING=0)".into(),
+        ..Obstacle::default()
     }));
     Ok(Threads { obstacles, stopped: leader_first(pid, stopped) })
 }
@@ -244,6 +245,7 @@ fn obstacles(pid: i32, busy: &[Tracee<Running>], zombie_leader: bool) -> Vec<Obs
                  a vfork() child must call exec, a device or network file system must answer",
                 t.tid()
             ),
+            ..Obstacle::default()
         })
         .collect();
     if zombie_leader {
@@ -251,6 +253,7 @@ fn obstacles(pid: i32, busy: &[Tracee<Running>], zombie_leader: bool) -> Vec<Obs
             pid,
             what: "main thread: has exited while other threads run on".into(),
             remedy: "a process without its main thread cannot be saved yet".into(),
+            ..Obstacle::default()
         });
     }
     obstacles

@@ -111,7 +111,7 @@ impl Frozen {
         let pid = self.pid;
         let mut found = Vec::new();
         let mut add = |what: String, remedy: &str| {
-            found.push(Obstacle { pid, what, remedy: remedy.into() });
+            found.push(Obstacle { pid, what, remedy: remedy.into(), ..Obstacle::default() });
         };
         for thread in &self.threads {
             let tid = thread.tid();

@@ -101,6 +101,16 @@ pub fn sharing(pids: &[i32], what: Shared) -> io::Result<Vec<usize>> {
     failure.map_or(Ok(first), Err)
 }
 
+/// Our own session keyring (keyctl(2) KEYCTL_GET_KEYRING_ID), without creating one.
+#[must_use]
+pub fn session_keyring() -> Option<i64> {
+    const GET_KEYRING_ID: libc::c_long = 0;
+    const SESSION: libc::c_long = -3;
+    // SAFETY: no pointers.
+    let id = unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION, 0) };
+    (id > 0).then_some(id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

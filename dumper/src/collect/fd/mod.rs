@@ -149,6 +149,8 @@ pub struct Probe {
     pub link: Vec<u8>,
     pub info: FdInfo,
     pub stat: FileStat,
+    /// Why even that was not possible.
+    failed: Option<String>,
 }
 
 impl Probe {
@@ -354,7 +356,7 @@ fn describe_in_flight(cx: &mut Context<'_>, descriptions: &mut Vec<Description>)
     while let Some(InFlight { ours, to, .. }) = cx.in_flight.get(next) {
         let (fd, to) = (ours.as_raw_fd(), *to);
         let path = format!("/proc/self/fd/{fd}");
-        let stat = FileStat::of(&std::fs::metadata(&path).with_context(|| format!("stat {path}"))?);
+        let stat = std::fs::metadata(&path).map(|m| FileStat::of(&m)).unwrap_or_default();
         let known = descriptions.iter().position(|d| {
             (d.stat.dev, d.stat.ino) == (stat.dev, stat.ino)
                 && sys::fd::kcmp_file((own, fd), (d.pid, d.fd)).is_ok_and(Ordering::is_eq)
@@ -362,10 +364,7 @@ fn describe_in_flight(cx: &mut Context<'_>, descriptions: &mut Vec<Description>)
         cx.in_flight[next].description = match known {
             Some(index) => index,
             None => {
-                let link = std::fs::read_link(&path).with_context(|| format!("read link {path}"))?;
-                let link = link.as_os_str().as_bytes().to_vec();
-                let info = read_fdinfo(own, fd)?;
-                let d = describe(cx, &Probe { table: NO_TABLE, pid: own, fd, link, info, stat })?;
+                let d = describe(cx, &probe(NO_TABLE, own, fd))?;
                 descriptions.push(Description { on_the_way_to: Some(to), ..d });
                 cx.first.push((own, fd));
                 cx.tables_of.push(Vec::new());
@@ -427,14 +426,22 @@ fn probe_all(table: usize, pid: i32, probes: &mut Vec<Probe>) -> Result<()> {
     for entry in std::fs::read_dir(&dir).with_context(|| format!("read {dir}"))? {
         let entry = entry.with_context(|| format!("read {dir}"))?;
         let Some(fd) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        let path = entry.path();
-        let link = std::fs::read_link(&path).with_context(|| format!("read link {}", path.display()))?;
-        let stat = std::fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
-        let link = link.as_os_str().as_bytes().to_vec();
-        probes.push(Probe { table, pid, fd, link, info: read_fdinfo(pid, fd)?, stat: FileStat::of(&stat) });
+        probes.push(probe(table, pid, fd));
     }
     probes[first..].sort_by_key(|p| p.fd);
     Ok(())
+}
+
+/// A file system that does not answer must not hide what else there is.
+fn probe(table: usize, pid: i32, fd: i32) -> Probe {
+    let path = format!("/proc/{pid}/fd/{fd}");
+    let link = std::fs::read_link(&path).map(|l| l.as_os_str().as_bytes().to_vec()).unwrap_or_default();
+    let stat = std::fs::metadata(&path).with_context(|| format!("stat {path}"));
+    let (info, stat) = (read_fdinfo(pid, fd), stat.map(|m| FileStat::of(&m)));
+    let failed = [info.as_ref().err(), stat.as_ref().err()].into_iter().flatten().next();
+    let failed = failed.map(|e| format!("{e:#}"));
+    let (info, stat) = (info.unwrap_or_default(), stat.unwrap_or_default());
+    Probe { table, pid, fd, link, info, stat, failed }
 }
 
 fn read_fdinfo(pid: i32, fd: i32) -> Result<FdInfo> {
@@ -476,10 +483,14 @@ fn group(probes: &[Probe]) -> Result<Vec<usize>> {
 }
 
 fn describe(cx: &mut Context<'_>, probe: &Probe) -> Result<Description> {
-    let detail = kinds::collector(cx, probe).and_then(|collect| collect(cx, probe));
+    let known = match &probe.failed {
+        None => kinds::collector(cx, probe),
+        Some(why) => Err(anyhow!("{why}")),
+    };
+    let detail = known.and_then(|collect| collect(cx, probe));
     let (detail, (owner, signal)) = match detail.and_then(|d| Ok((d, ownership(cx, probe)?))) {
         Ok(both) => both,
-        Err(e) if vanished(&e) => return Err(e),
+        Err(e) if vanished(&e) && crate::preflight::is_gone(probe.pid) => return Err(e),
         Err(e) => (Detail::Failed(format!("{e:#}")), ((0, 0), 0)),
     };
     let Probe { pid, fd, link, info, stat, .. } = probe.clone();

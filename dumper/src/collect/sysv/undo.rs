@@ -93,6 +93,7 @@ pub fn collect(asker: &mut Asker<'_>, facts: &mut SysvFacts) -> Result<()> {
             pid: asker.tasks.first().map_or(0, |t| t.pid),
             what: format!("System V semaphores: kernel.sem allows {most} operations in a call only"),
             remedy: "raise its third number to 8 or more".into(),
+            ..Obstacle::default()
         });
         return Ok(());
     }
@@ -112,6 +113,7 @@ pub fn collect(asker: &mut Asker<'_>, facts: &mut SysvFacts) -> Result<()> {
                     pid: leader,
                     what: format!("thread {tid}: semaphore adjustments of its own (unshare(CLONE_SYSVSEM))"),
                     remedy: "end that thread before the dump".into(),
+                    ..Obstacle::default()
                 });
             }
         }
@@ -124,6 +126,7 @@ pub fn collect(asker: &mut Asker<'_>, facts: &mut SysvFacts) -> Result<()> {
                 pid: leader,
                 what: format!("semaphore adjustments shared with PID {with} (CLONE_SYSVSEM)"),
                 remedy: "end one of them before the dump".into(),
+                ..Obstacle::default()
             });
         }
         having.push(leader);

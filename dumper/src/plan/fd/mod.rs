@@ -25,6 +25,7 @@ mod unknown;
 use super::Builder;
 use crate::collect::fd::{Description, Detail, FdFacts, LockFacts};
 use crate::collect::{Facts, TaskFacts, ZombieFacts};
+use crate::error::Descriptor;
 use ckpt_format::fd::regular::Inherited;
 use ckpt_format::fd::{lock_kind, object_flags};
 use ckpt_format::*;
@@ -142,11 +143,30 @@ impl<'a> Planner<'a> {
 
     fn refuse(&mut self, d: &Description, what: impl Into<String>, remedy: impl Into<String>) {
         self.b.refuse(pid_of(d), what, remedy);
+        self.name_holders(d);
+    }
+
+    /// In the obstacle that was added last: which descriptors it is about.
+    fn name_holders(&mut self, d: &Description) {
+        let index = self.fds.descriptions.iter().position(|e| (e.pid, e.fd) == (d.pid, d.fd));
+        let Some(obstacle) = self.b.obstacles.last_mut() else { return };
+        let pid = |table: usize| {
+            let task = self.fds.tables.get(table).and_then(|t| t.tasks.first());
+            task.and_then(|t| self.tasks.get(*t)).map_or(0, |t| t.pid)
+        };
+        let held = index.and_then(|i| self.held.get(i)).into_iter().flatten();
+        let all = held.map(|(table, fd)| Descriptor { pid: pid(*table), fd: *fd });
+        obstacle.also = all.filter(|o| (o.pid, o.fd) != (d.pid, d.fd)).collect();
+        obstacle.fd = Some(d.on_the_way_to.map_or(d.fd, |(_, socket)| socket));
     }
 
     /// See [`Builder::loss`].
     fn loss(&mut self, kind: &'static str, d: &Description, text: impl Into<String>) {
+        let before = self.b.obstacles.len();
         self.b.loss(kind, pid_of(d), text);
+        if self.b.obstacles.len() > before {
+            self.name_holders(d);
+        }
     }
 
     /// See [`Builder::note`].
