@@ -247,9 +247,8 @@ fn check_tree(t: &T, first: &[&str]) -> TestResult {
     ];
     for (process, fd, what, also) in wanted {
         let pid = pids[process];
-        let mut others: Vec<String> =
+        let others: Vec<String> =
             also.iter().map(|(p, fd)| format!(r#"{{"fd":{fd},"pid":{}}}"#, pids[*p])).collect();
-        others.sort();
         let line =
             dumped.stderr.lines().find(|l| l.contains(what) && l.contains(&format!("PID {pid} (odd) ")));
         let line = line.with_context(|| format!("no {what} of {pid} in:\n{}", dumped.stderr))?;

@@ -55,7 +55,7 @@ int main(void) {
     char path[60];
     snprintf(path, sizeof path, "task/%d/status", tid);
     int of_thread = open_of(getpid(), path), own = open_of(getpid(), "maps");
-    CHECK(read(own, buffer, 3000) > 0);
+    CHECK(read(own, buffer, 500) > 0);
     int namespace = open("/proc/self/ns/uts", O_RDONLY);
     CHECK(namespace >= 0);
     ready();

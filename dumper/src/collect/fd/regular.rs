@@ -108,11 +108,8 @@ pub fn memfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 /// Path by which the file can be opened again. Another hard link in the same directory will do.
 fn find_name(probe: &Probe, fs_type: i64) -> (PathBuf, NameState) {
     let linked = Path::new(std::ffi::OsStr::from_bytes(&probe.link));
-    // The files of a process are other inodes at each look.
-    if fs_type == PROC
-        && probe.link.get(6).is_some_and(u8::is_ascii_digit)
-        && !probe.link.ends_with(b" (deleted)")
-    {
+    // The files of a process are other inodes at each look; and a pid namespace has a /proc of its own.
+    if fs_type == PROC && linked.starts_with("/proc") && !probe.link.ends_with(b" (deleted)") {
         return (linked.to_path_buf(), NameState::Present);
     }
     let is_it = |path: &Path| same_file(path, &probe.stat);
