@@ -81,7 +81,7 @@ fn memory_obstacle(facts: &Facts) -> Option<Obstacle> {
         crate::report::bytes(needed),
         crate::report::bytes(free)
     );
-    Some(Obstacle { pid, what, remedy: "dump without --snapshot, or make room".into() })
+    Some(Obstacle::new(pid, what, "dump without --snapshot, or make room"))
 }
 
 fn kilobytes(text: &str, key: &str) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! Files, pipes and FIFOs with more state than a path and an offset, in all forms.
 
-use ckpt_tests::{Scenarios, Suite, T, TestResult};
+use ckpt_tests::{Scenarios, Suite, T, TestResult, Who};
 
 const FILES: &[&str] = &[
     "path_file",
@@ -51,6 +51,9 @@ fn main() -> std::process::ExitCode {
         suite.forms_of("form_pipes", kind, Scenarios::default());
     }
     suite.victim("proc_files", Scenarios::tree());
+    suite.test_as(Who::User, "below_a_closed_directory", |t| {
+        refused(t, "form_files", "closed", &["permission denied"])
+    });
     suite.test("packets_and_bytes_in_one_pipe", |t| refused(t, "form_pipes", "mixed", &["packets", "bytes"]));
     suite.run()
 }

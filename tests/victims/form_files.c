@@ -278,6 +278,19 @@ static void check_renamed(int fd) {
     expect(fd, "moved");
 }
 
+// Its directory is closed to its owner, too.
+static int closed(void) {
+    CHECK(mkdir(in_dir("closed"), 0700) == 0);
+    int fd = open(file("closed/f", "inside"), O_RDWR);
+    CHECK(fd >= 0 && chmod(in_dir("closed"), 0) == 0);
+    return fd;
+}
+
+static void check_closed(int fd) {
+    expect(fd, "inside");
+    CHECK(chmod(in_dir("closed"), 0700) == 0);
+}
+
 // Another file has its name by now.
 static int replaced(void) {
     file("f", "the old one");
@@ -475,6 +488,7 @@ static const struct {
     {"direct", {direct, check_direct, NOT_POLLABLE, false}},
     {"flags", {all_flags, check_flags, NOT_POLLABLE, false}},
     {"renamed", {renamed, check_renamed, NOT_POLLABLE, false}},
+    {"closed", {closed, check_closed, NOT_POLLABLE, false}},
     {"replaced", {replaced, check_replaced, NOT_POLLABLE, false}},
     {"directory", {directory, check_directory, NOT_POLLABLE, false}},
     {"directory_in_memory", {directory_in_memory, check_directory, NOT_POLLABLE, false}},

@@ -32,6 +32,8 @@ pub enum NameState {
     NameLost,
     /// The path leads to another file.
     Replaced,
+    /// A directory above it does not let us look.
+    Hidden,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +127,11 @@ fn find_name(probe: &Probe, fs_type: i64) -> (PathBuf, NameState) {
             return other_link(&path, &probe.stat)
                 .map_or((path, NameState::NameLost), |p| (p, NameState::Present));
         }
-        (false, _) if path.symlink_metadata().is_err() => NameState::NameLost,
-        (false, _) => NameState::Replaced,
+        (false, _) => match path.symlink_metadata() {
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => NameState::Hidden,
+            Err(_) => NameState::NameLost,
+            Ok(_) => NameState::Replaced,
+        },
     };
     (path, state)
 }

@@ -92,6 +92,14 @@ fn deleted(p: &mut Planner<'_>, d: &Description, facts: &FileFacts) -> Option<bo
             p.loss("hardlink", d, text);
             Some(true)
         }
+        NameState::Hidden => {
+            let what = format!(
+                "{}: a directory above it does not let you look at it (permission denied)",
+                p.name(d)
+            );
+            p.refuse(d, what, "run ckpt-dump as root, or chmod that directory");
+            None
+        }
         NameState::NameLost | NameState::Replaced => {
             let what = format!("{}: this path leads to another file now", p.name(d));
             p.refuse(d, what, "close it, or undo what was mounted or renamed over it, before the dump");

@@ -225,7 +225,7 @@ fn bind(p: &mut Planner<'_>, d: &Description, facts: &UnixFacts, r: &mut UnixSoc
     r.dir = p.b.blob(&file.dir);
     (r.mode, r.uid, r.gid) = (file.mode, file.uid, file.gid);
     match file.state {
-        NameState::Present => {}
+        NameState::Present | NameState::Hidden => {}
         NameState::Replaced => {
             // A listener's connections show its name, too; they need no file.
             if !matches!(facts.peer, Peer::Socket(_)) {
