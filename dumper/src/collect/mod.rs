@@ -163,7 +163,9 @@ fn from_outside(tree: &mut FrozenTree, search: &[PathBuf], mut facts: Facts) -> 
         };
         facts.tasks.push(TaskFacts { pid, process, threads: threads.collect(), ..TaskFacts::default() });
     }
-    facts.fds = fd::collect(&mut tree.live, search).context("observing descriptors")?;
+    // Nothing is to be saved: connections are let alone.
+    let connections = fd::repair::Wish { look: false, hold: None, uuid: [0; 16] };
+    facts.fds = fd::collect(&mut tree.live, search, connections).context("observing descriptors")?;
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
     }
