@@ -1,0 +1,196 @@
+use super::*;
+use ckpt_format::{Range, Vma};
+use std::os::unix::fs::FileExt;
+
+struct Bytes;
+
+impl ContentSource for Bytes {
+    fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+        match source {
+            Source::Bytes(b) => buf.copy_from_slice(&b[skip as usize..skip as usize + buf.len()]),
+            Source::Memory { addr, .. } => {
+                for (i, b) in buf.iter_mut().enumerate() {
+                    *b = memory(addr + skip + i as u64);
+                }
+            }
+            Source::File { .. } => return Err(io::ErrorKind::NotFound.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Every third page is zero.
+fn memory(addr: u64) -> u8 {
+    if (addr / PAGE_SIZE).is_multiple_of(3) { 0 } else { (addr / 7 + addr / PAGE_SIZE) as u8 | 1 }
+}
+
+fn plan() -> Plan {
+    let mut plan = Plan::default();
+    let mut add = |addr, len, flags, source| {
+        plan.tables.extents.push(Extent { addr, len, flags, ..Default::default() });
+        plan.sources.push(source);
+    };
+    // A pipe's data; a VMA of 1 MiB whose second page is embedded and the others are dirty.
+    add(0, 5, 0, Source::Bytes(b"hello".to_vec()));
+    add(0x10_0000, 0x1000, DROP_ZERO, Source::Memory { pid: 1, addr: 0x10_0000 });
+    add(0x10_2000, 0xfe000, DROP_ZERO, Source::Memory { pid: 1, addr: 0x10_2000 });
+    add(0x10_1000, 0x1000, 1, Source::Memory { pid: 1, addr: 0x10_1000 });
+    plan.tables.vmas.push(Vma {
+        start: 0x10_0000,
+        end: 0x20_0000,
+        dirty: Range { first: 1, count: 2 },
+        embedded: Range { first: 3, count: 1 },
+        ..Default::default()
+    });
+    plan
+}
+
+#[test]
+fn contents_arrive_in_address_order_without_zeros() {
+    let file = tempfile::tempfile().unwrap();
+    let plan = plan();
+    let mut seen = 0;
+    let mut progress = |n| {
+        seen = n;
+        ControlFlow::Continue(())
+    };
+    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut progress).unwrap();
+    assert_eq!(seen, 5 + 0x10_0000);
+    assert_eq!(out.first.len(), 5);
+    let mut stored = 0;
+    for e in &out.extents[out.first[1] as usize..] {
+        let mut bytes = vec![0; e.len as usize];
+        file.read_exact_at(&mut bytes, e.file_offset).unwrap();
+        assert_eq!(checksum(&bytes), e.checksum);
+        assert!(bytes.iter().enumerate().all(|(i, &b)| b == memory(e.addr + i as u64)));
+        assert!(e.file_offset.is_multiple_of(PAGE_SIZE) && e.len <= CHUNK as u64);
+        stored += e.len;
+    }
+    let zero_pages = (0x100..0x200u64).filter(|p| p.is_multiple_of(3)).count() as u64;
+    assert_eq!(stored, 0x10_0000 - zero_pages * PAGE_SIZE);
+    // File order is address order, embedded page included; the pipe's bytes come last.
+    let mut by_offset = out.extents.clone();
+    by_offset.sort_by_key(|e| e.file_offset);
+    assert!(by_offset[..by_offset.len() - 1].is_sorted_by_key(|e| e.addr));
+    assert_eq!(by_offset.last().unwrap().len, 5);
+}
+
+#[test]
+fn what_is_urgent_is_read_first() {
+    #[derive(Default)]
+    struct Noting(Vec<String>);
+    impl ContentSource for Noting {
+        fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+            if let Source::Memory { addr, .. } = source {
+                self.0.push(format!("{:#x}", addr + skip));
+            }
+            Bytes.read(source, skip, buf)
+        }
+        fn reached(&mut self, stage: Stage) -> io::Result<()> {
+            self.0.push(format!("{stage:?}"));
+            Ok(())
+        }
+    }
+    let file = tempfile::tempfile().unwrap();
+    let mut go = |_| ControlFlow::Continue(());
+    let mut read = |urgent: Vec<bool>| {
+        let mut noting = Noting::default();
+        let plan = Plan { urgent, ..plan() };
+        stream(&plan, &mut noting, &file, Path::new("x"), 0x2000, &mut go).unwrap();
+        noting.0.join(" ")
+    };
+    assert!(read(vec![]).starts_with("Urgent 0x100000 0x101000 0x102000"));
+    let some = read(vec![false, false, false, true]);
+    assert!(some.starts_with("0x101000 Urgent 0x100000 0x102000") && some.ends_with(" All"), "{some}");
+    let all = read(vec![true; 4]);
+    assert!(all.starts_with("0x100000") && all.ends_with(" Urgent All"), "{all}");
+}
+
+#[test]
+fn pages_of_a_child_that_are_its_ancestors_are_stored_once() {
+    /// The child (process 2) has changed its fifth page.
+    struct Family;
+    impl ContentSource for Family {
+        fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+            Bytes.read(source, skip, buf)?;
+            if let Source::Memory { pid: 2, addr } = source {
+                let fifth = 0x10_4000u64.checked_sub(addr + skip);
+                if let Some(byte) = fifth.and_then(|at| buf.get_mut(at as usize)) {
+                    *byte ^= 0xff;
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut plan = Plan::default();
+    for (pid, flags) in [(1, DROP_ZERO), (2, DROP_ZERO)] {
+        let addr = 0x10_0000;
+        plan.tables.extents.push(Extent { addr, len: 0x8_0000, flags, ..Default::default() });
+        plan.sources.push(Source::Memory { pid, addr });
+    }
+    plan.ancestors.insert(2, 1);
+    let file = tempfile::tempfile().unwrap();
+    let mut go = |_| ControlFlow::Continue(());
+    let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut go).unwrap();
+    let length = |i: usize| -> u64 {
+        out.extents[out.first[i] as usize..out.first[i + 1] as usize].iter().map(|e| e.len).sum()
+    };
+    assert_eq!(length(0), length(1));
+    assert_eq!(out.shared, [length(1) - PAGE_SIZE, 0]);
+    assert_eq!(out.end, length(0) + PAGE_SIZE);
+    let expected = |pid, addr: u64| memory(addr) ^ if pid == 2 && addr == 0x10_4000 { 0xff } else { 0 };
+    for (pid, i) in [(1, 0), (2, 1)] {
+        for e in &out.extents[out.first[i] as usize..out.first[i + 1] as usize] {
+            let mut bytes = vec![0; e.len as usize];
+            file.read_exact_at(&mut bytes, e.file_offset).unwrap();
+            assert_eq!(checksum(&bytes), e.checksum);
+            assert!(bytes.iter().enumerate().all(|(n, &b)| b == expected(pid, e.addr + n as u64)));
+        }
+    }
+}
+
+#[test]
+fn bytes_of_a_file_that_several_embed_are_stored_once() {
+    struct File;
+    impl ContentSource for File {
+        fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+            let Source::File { offset, .. } = source else { return Err(io::ErrorKind::NotFound.into()) };
+            (offset + skip..).zip(buf).for_each(|(at, b)| *b = (at / 4096) as u8 | 1);
+            Ok(())
+        }
+    }
+    let mut plan = Plan::default();
+    // At different addresses, and not all of it in the second.
+    for (addr, offset, len) in
+        [(0x10_0000, 0, 0x20_0000), (0x7f00_0001_3000, 0x1000, 0x1f_0000), (0x50_0000, 0, 0x20_0000)]
+    {
+        let flags = extent_flags::EMBEDDED_FILE | DROP_ZERO;
+        plan.tables.extents.push(Extent { addr, len, flags, ..Default::default() });
+        plan.sources.push(Source::File { key: 3, offset });
+    }
+    let file = tempfile::tempfile().unwrap();
+    let mut go = |_| ControlFlow::Continue(());
+    let out = stream(&plan, &mut File, &file, Path::new("x"), 0, &mut go).unwrap();
+    assert_eq!((out.end, out.shared), (0x20_0000, [0, 0x3f_0000]));
+}
+
+#[test]
+fn reading_errors_and_interruption_are_reported() {
+    let file = tempfile::tempfile().unwrap();
+    let mut plan = plan();
+    let mut stop = |_| ControlFlow::Break(());
+    let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut stop).unwrap_err();
+    assert!(matches!(e, WriteError::Interrupted));
+    plan.sources[2] = Source::File { key: 0, offset: 0 };
+    let mut go = |_| ControlFlow::Continue(());
+    let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut go).unwrap_err();
+    assert!(matches!(e, WriteError::Content { .. }));
+}
+
+#[test]
+fn writing_errors_win() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut go = |_| ControlFlow::Continue(());
+    let e = stream(&plan(), &mut Bytes, &full, Path::new("/dev/full"), 0, &mut go).unwrap_err();
+    assert!(matches!(e, WriteError::Output { ref source, .. } if source.raw_os_error() == Some(28)), "{e}");
+}
