@@ -2,7 +2,7 @@
 
 use crate::sockets;
 use anyhow::Result;
-use ckpt_format::fd::{inotify, mqueue, pidfd, pipe, regular, socket, tty};
+use ckpt_format::fd::{fanotify, inotify, mqueue, pidfd, pipe, regular, socket, tty};
 use ckpt_format::task::task_flags;
 use ckpt_format::*;
 use std::io::Write;
@@ -145,6 +145,10 @@ fn describe(image: &Image, object: &Object) -> String {
         ObjectKind::Inotify => image
             .payload::<inotify::Inotify>(object.payload)
             .map(|i| format!("{} watches", i.count))
+            .unwrap_or_default(),
+        ObjectKind::Fanotify => image
+            .payload::<fanotify::Fanotify>(object.payload)
+            .map(|f| format!("{} marks", f.count))
             .unwrap_or_default(),
         ObjectKind::PipeEnd => format!("pipe #{}", object.inner),
         ObjectKind::Pipe => image

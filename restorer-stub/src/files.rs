@@ -232,9 +232,10 @@ fn is_unnamed(file: &FileIdent) -> bool {
 }
 
 /// When their memory is mapped, deleted files are kept by O_PATH only, the end of which no inotify watch
-/// hears of: some process will be the last one to close.
+/// (or fanotify mark) hears of: some process will be the last one to close.
 pub fn hush(ctx: &Ctx) -> Result<()> {
-    if !ctx.image.objects.iter().any(|x| x.kind == ObjectKind::Inotify as u32) {
+    let watchers = [ObjectKind::Inotify as u32, ObjectKind::Fanotify as u32];
+    if !ctx.image.objects.iter().any(|x| watchers.contains(&x.kind)) {
         return Ok(());
     }
     for (file, slot) in ctx.image.files.iter().zip(ctx.files.fds) {

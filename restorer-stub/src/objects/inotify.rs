@@ -22,7 +22,7 @@ pub fn create(o: &Maker, index: u32, _: &'static Object) -> Result<Option<Fd>> {
 }
 
 /// Whether the process will have another root directory when it has its memory: paths are the caller's.
-fn changes_root(o: &Placer) -> bool {
+pub(super) fn changes_root(o: &Placer) -> bool {
     let root = Image::get(o.ctx.image.fs_infos, o.task.fs, "root").and_then(|fs| o.ctx.image.blob(fs.root));
     root.is_ok_and(|root| !root.is_empty() && root != b"/")
 }

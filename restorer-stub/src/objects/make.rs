@@ -27,6 +27,7 @@ const KINDS: &[(ObjectKind, Create)] = &[
     (ObjectKind::OpenQueue, mqueue::open),
     (ObjectKind::Pidfd, pidfd::create),
     (ObjectKind::Inotify, inotify::create),
+    (ObjectKind::Fanotify, fanotify::create),
     (ObjectKind::NetlinkSocket, netlink::socket),
     (ObjectKind::PacketSocket, netlink::socket),
 ];

@@ -4,6 +4,7 @@
 mod datagram;
 mod epoll;
 mod event;
+mod fanotify;
 mod fin;
 mod inet;
 mod inherited;

@@ -38,7 +38,8 @@ pub fn place(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
         fd::dup_to(made, entry.fd, entry.cloexec != 0)
             .map_err(|e| Error::os("cannot place the descriptor")(e).on(o.on(entry.fd)))?;
     }
-    o.each_first(ObjectKind::Inotify, inotify::watch_early)
+    o.each_first(ObjectKind::Inotify, inotify::watch_early)?;
+    o.each_first(ObjectKind::Fanotify, fanotify::mark_early)
 }
 
 /// Descriptors by which objects were made.
@@ -63,9 +64,11 @@ pub fn finish(ctx: &'static Ctx, task: &'static Task) -> Result<()> {
     epoll::fill_all(&o)?;
     close_made(ctx);
     o.each_first(ObjectKind::Inotify, inotify::watch_late)?;
+    o.each_first(ObjectKind::Fanotify, fanotify::mark_late)?;
     files::close_recreated(ctx);
     regular::open_late(&o)?;
     o.each_first(ObjectKind::Inotify, inotify::settle)?;
+    o.each_first(ObjectKind::Fanotify, fanotify::settle)?;
     for (index, object) in ctx.image.objects.iter().enumerate() {
         let index = index as u32;
         if let Some(fd) = o.placed(index).filter(|_| ctx.objects.is_first(index, task)) {

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod aio;
+pub mod fanotify;
 pub mod fd;
 pub mod ipc;
 pub mod mm;

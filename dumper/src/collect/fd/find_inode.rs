@@ -1,17 +1,17 @@
-//! Paths of inodes, for what the kernel tells only by inode number (inotify).
+//! Paths of inodes, for what the kernel tells only by inode number (inotify, fanotify).
 //!
 //! In this order: paths that the processes are known to use, and the directories above them, which takes a
 //! stat(2) each; the kernel's own answer (open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH); then a walk
 //! through directories, near ones first, that is given up after a while: the processes are stopped meanwhile.
 
-use super::FileStat;
+use super::{Description, Detail, FdInfo, FileStat};
 use crate::sys;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirEntry, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ pub fn find(pids: &[i32], links: &[&[u8]], wanted: Vec<Wanted>, named: &[PathBuf
             search.look_at(path);
         }
     }
-    let mounts = pids.first().map(|pid| mount_points(*pid)).unwrap_or_default();
+    let mounts = pids.first().map(|pid| mounts(*pid)).unwrap_or_default();
     search.by_handle(&mounts);
     search.walk(named, None);
     let start: Vec<PathBuf> = search
@@ -66,7 +66,7 @@ pub fn find(pids: &[i32], links: &[&[u8]], wanted: Vec<Wanted>, named: &[PathBuf
         .map(|(_, path)| PathBuf::from(OsString::from_vec(path.clone())))
         .chain(near.iter().cloned())
         .chain(near.iter().flat_map(|p| p.ancestors().skip(1).map(Path::to_path_buf)))
-        .chain(mounts.into_iter().map(|(_, point)| point))
+        .chain(mounts.into_iter().map(|m| m.point))
         .collect();
     search.walk(&start, Some(Instant::now() + PATIENCE));
     search.found
@@ -87,13 +87,13 @@ impl Search {
     }
 
     /// Asks the kernel, where that is permitted.
-    fn by_handle(&mut self, mounts: &[(u64, PathBuf)]) {
+    fn by_handle(&mut self, mounts: &[Mount]) {
         let mut opened: HashMap<u64, Option<File>> = HashMap::new();
         for (key, w) in self.wanted.clone() {
             let Some((kind, bytes)) = &w.handle else { continue };
             let mount = opened.entry(key.0).or_insert_with(|| {
-                let (_, point) = mounts.iter().find(|(device, _)| *device == key.0)?;
-                File::open(point).ok()
+                let mount = mounts.iter().find(|m| m.device == key.0)?;
+                File::open(&mount.point).ok()
             });
             let Some(mount) = mount else { continue };
             match sys::fd::open_by_handle(mount.as_fd(), *kind, bytes) {
@@ -174,19 +174,50 @@ fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// Mount points with their devices, of a process.
-fn mount_points(pid: i32) -> Vec<(u64, PathBuf)> {
+/// A line of mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub id: u64,
+    /// As stat(2) gives it, on most file systems.
+    pub device: u64,
+    pub point: PathBuf,
+}
+
+impl Mount {
+    /// What is there, unless another mount covers it.
+    pub fn leads_there(&self) -> Option<FileStat> {
+        let file = File::options().read(true).custom_flags(libc::O_PATH).open(&self.point).ok()?;
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+        let there = FdInfo::parse(&info)?.number("mnt_id")? == self.id;
+        there.then(|| file.metadata().ok().map(|meta| FileStat::of(&meta))).flatten()
+    }
+
+    pub fn point_bytes(&self) -> Vec<u8> {
+        self.point.as_os_str().as_bytes().to_vec()
+    }
+}
+
+/// Inodes (device and number) that are open without a name: which description has each.
+pub fn unnamed(descriptions: &[Description]) -> HashMap<(u64, u64), usize> {
+    let nameless = |d: &Description| d.link.ends_with(b" (deleted)") || matches!(d.detail, Detail::Memfd(_));
+    let found = descriptions.iter().enumerate().filter(|(_, d)| nameless(d));
+    found.map(|(i, d)| ((d.stat.dev, d.stat.ino), i)).collect()
+}
+
+/// The mounts that a process sees.
+pub fn mounts(pid: i32) -> Vec<Mount> {
     let text = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    text.split(|b| *b == b'\n').filter_map(mount_point).collect()
+    text.split(|b| *b == b'\n').filter_map(mount).collect()
 }
 
 /// `36 35 98:0 /root /point ...` (proc_pid_mountinfo(5)); blanks in paths are octal.
-fn mount_point(line: &[u8]) -> Option<(u64, PathBuf)> {
+fn mount(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|b| *b == b' ');
-    let device = std::str::from_utf8(words.nth(2)?).ok()?;
+    let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let device = std::str::from_utf8(words.nth(1)?).ok()?;
     let (major, minor) = device.split_once(':')?;
-    let point = unescaped(words.nth(1)?);
-    Some((libc::makedev(major.parse().ok()?, minor.parse().ok()?), PathBuf::from(OsString::from_vec(point))))
+    let point = PathBuf::from(OsString::from_vec(unescaped(words.nth(1)?)));
+    Some(Mount { id, device: libc::makedev(major.parse().ok()?, minor.parse().ok()?), point })
 }
 
 fn unescaped(text: &[u8]) -> Vec<u8> {
@@ -215,8 +246,9 @@ mod tests {
     #[test]
     fn mount_lines() {
         let line = br"36 35 98:0 /mnt1 /a\040b rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
-        assert_eq!(mount_point(line), Some((libc::makedev(98, 0), PathBuf::from("/a b"))));
-        assert_eq!(mount_point(b""), None);
+        let expected = Mount { id: 36, device: libc::makedev(98, 0), point: "/a b".into() };
+        assert_eq!(mount(line), Some(expected));
+        assert_eq!(mount(b""), None);
     }
 
     #[test]

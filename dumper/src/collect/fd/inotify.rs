@@ -4,7 +4,6 @@ use super::find_inode::{self, Wanted};
 use super::{Context, Description, Detail, FdInfo, FileStat, Probe};
 use crate::sys;
 use anyhow::{Context as _, Result};
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -71,7 +70,7 @@ fn watch(line: &str) -> Option<Watch> {
     (w.wd != 0).then_some(w)
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|p| u8::from_str_radix(std::str::from_utf8(p).ok()?, 16).ok()).collect()
 }
@@ -79,12 +78,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 /// Finds what is watched, for all instances at once: `search` are directories that the user named.
 pub fn resolve(pids: &[i32], descriptions: &mut [Description], search: &[PathBuf]) {
     // By what is open without a name; then by path.
-    let unnamed: HashMap<(u64, u64), usize> = descriptions
-        .iter()
-        .enumerate()
-        .filter(|(_, d)| d.link.ends_with(b" (deleted)") || matches!(d.detail, Detail::Memfd(_)))
-        .map(|(i, d)| ((d.stat.dev, d.stat.ino), i))
-        .collect();
+    let unnamed = find_inode::unnamed(descriptions);
     let mut wanted: Vec<Wanted> = Vec::new();
     for d in descriptions.iter_mut() {
         let Detail::Inotify(facts) = &mut d.detail else { continue };

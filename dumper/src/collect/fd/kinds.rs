@@ -30,6 +30,7 @@ const KINDS: &[(Sign, Collect)] = &[
     (Sign::Link("pidfd:"), pidfd::collect),
     (Sign::Link("anon_inode:inotify"), inotify::collect),
     (Sign::Link("anon_inode:[inotify]"), inotify::collect),
+    (Sign::Link("anon_inode:[fanotify]"), fanotify::collect),
     (Sign::Link("anon_inode:"), unknown),
     (Sign::Link("/memfd:"), regular::memfd),
     (Sign::FileSystem(mqueue::FILE_SYSTEM), mqueue::collect),

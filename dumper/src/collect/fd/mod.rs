@@ -9,6 +9,7 @@ pub mod content;
 pub mod datagram;
 pub mod diag;
 pub mod event;
+pub mod fanotify;
 pub mod fdinfo;
 pub mod find_inode;
 pub mod inet;
@@ -133,6 +134,7 @@ pub enum Detail {
     MessageQueue(mqueue::QueueFacts),
     Pidfd(pidfd::PidfdFacts),
     Inotify(inotify::InotifyFacts),
+    Fanotify(fanotify::FanotifyFacts),
     /// A kind that nobody here knows, in words.
     Unknown(String),
     /// It could not be observed, and why.
@@ -341,6 +343,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf], connections: repair::
     }
     event::seen_edges(&cx, &mut descriptions);
     inotify::resolve(&inside, &mut descriptions, search);
+    fanotify::resolve(&inside, &mut descriptions, search);
     pty::resolve(&mut descriptions);
     pty::contents(&cx, &mut descriptions)?;
     let Context { files, doubtful, .. } = cx;

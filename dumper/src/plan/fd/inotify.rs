@@ -62,7 +62,7 @@ pub fn inotify(p: &mut Planner<'_>, d: &Description, facts: &InotifyFacts) -> Ob
 }
 
 /// The file of a description that has no name and is made anew.
-fn nameless(p: &mut Planner<'_>, index: usize) -> Option<u32> {
+pub(super) fn nameless(p: &mut Planner<'_>, index: usize) -> Option<u32> {
     let d = &p.fds.descriptions[index];
     match &d.detail {
         Detail::File(facts) => regular::deleted_file(p, d, facts),

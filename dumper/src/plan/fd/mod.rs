@@ -5,6 +5,7 @@
 
 mod datagram;
 mod event;
+mod fanotify;
 mod inet;
 mod inotify;
 mod mqueue;
@@ -106,6 +107,7 @@ impl<'a> Planner<'a> {
             Detail::Pipe(_) => pipe::end(self, index, d),
             Detail::Pidfd(facts) => pidfd::pidfd(self, d, facts),
             Detail::Inotify(facts) => Some(inotify::inotify(self, d, facts)),
+            Detail::Fanotify(facts) => fanotify::fanotify(self, d, facts),
             Detail::EventFd(facts) => Some(event::eventfd(self, d, facts)),
             Detail::TimerFd(facts) => Some(event::timerfd(self, facts)),
             Detail::SignalFd(mask) => Some(event::signalfd(self, *mask)),

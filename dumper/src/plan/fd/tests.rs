@@ -114,7 +114,13 @@ fn all_obstacles_at_once() {
         vec![
             description(3, "anon_inode:[io_uring]", "02", 1, Detail::Unknown("anon_inode:[io_uring]".into())),
             description(4, "anon_inode:[eventfd]", "02", 1, semaphore),
-            description(5, "anon_inode:[fanotify]", "02", 1, Detail::Unknown("anon_inode:[fanotify]".into())),
+            description(
+                5,
+                "anon_inode:[perf_event]",
+                "02",
+                1,
+                Detail::Unknown("anon_inode:[perf_event]".into()),
+            ),
         ],
         &[],
     );
@@ -122,5 +128,5 @@ fn all_obstacles_at_once() {
     plan(&mut b, &t);
     assert_eq!(b.obstacles.len(), 2);
     assert!(b.obstacles[0].what.contains("fd 3") && b.obstacles[0].remedy.contains("UV_USE_IO_URING=0"));
-    assert!(b.obstacles[1].what.contains("fanotify group"));
+    assert!(b.obstacles[1].what.contains("a perf event"));
 }

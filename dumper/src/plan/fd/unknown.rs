@@ -13,11 +13,6 @@ const NAMES: &[(&str, &str, &str)] = &[
          without where kernel.io_uring_disabled is 2)",
     ),
     (
-        "anon_inode:[fanotify]",
-        "a fanotify group",
-        "stop what watches file systems, and start it again afterwards",
-    ),
-    (
         "anon_inode:[userfaultfd]",
         "a userfaultfd (memory whose faults a program handles)",
         "let it unregister its memory and close it",

@@ -5,6 +5,7 @@
 //! payload of an object is the record of its kind, in the blob note.
 
 pub mod event;
+pub mod fanotify;
 pub mod inotify;
 pub mod mqueue;
 pub mod options;
@@ -142,6 +143,8 @@ pub enum ObjectKind {
     Pidfd = 40,
     /// [`inotify::Inotify`] followed by its watches.
     Inotify = 41,
+    /// [`fanotify::Fanotify`] followed by its marks.
+    Fanotify = 42,
     /// [`socket::InetSocket`], with addresses of these families.
     PacketSocket = 50,
     NetlinkSocket = 51,
@@ -170,6 +173,7 @@ impl ObjectKind {
             MessageQueue,
             Pidfd,
             Inotify,
+            Fanotify,
             PacketSocket,
             NetlinkSocket,
         ]
