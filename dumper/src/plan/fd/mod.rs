@@ -21,6 +21,7 @@ mod socket;
 mod tests;
 mod tty;
 mod unix;
+mod unix_pairs;
 mod unknown;
 
 use super::Builder;

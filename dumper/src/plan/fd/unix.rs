@@ -1,6 +1,6 @@
 //! Unix sockets.
 
-use super::{Planner, Sent, queue, socket};
+use super::{Planner, Sent, queue, socket, unix_pairs};
 use crate::collect::fd::outside::in_words;
 use crate::collect::fd::regular::NameState;
 use crate::collect::fd::unix::{Peer, UnixFacts, name_text};
@@ -91,40 +91,19 @@ fn link(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<Link> {
             _ => None,
         },
         Peer::Unknown if dgram && !facts.remote.is_empty() => Some(Link::Named),
-        Peer::Unknown => guess(p, index, facts)
+        Peer::Unknown => unix_pairs::other_end(&p.unix, facts, |i| unix_at(p, i))
             .map(Link::Inside)
             .or((!dgram && facts.shutdown == 3).then_some(Link::Broken)),
     }
 }
 
-/// The other end on a kernel without unix_diag. socketpair(2) makes both inodes one after the other;
-/// of a connection through a name, one end has that name and the other is connected to it: good
-/// where there is no second such connection. Both know the same process as the one that made them.
-fn guess(p: &Planner<'_>, index: usize, facts: &UnixFacts) -> Option<usize> {
-    let alike = |u: &UnixFacts| {
-        u.peer == Peer::Unknown && u.kind == facts.kind && u.peer_pid == facts.peer_pid && !u.listening
-    };
-    let unnamed = |u: &UnixFacts| u.name.is_empty() && u.remote.is_empty();
-    if unnamed(facts) {
-        let neighbours = [facts.ino.wrapping_sub(1), facts.ino.wrapping_add(1)];
-        let mut found = neighbours.into_iter().filter_map(|ino| at(p, ino));
-        return found.find(|(_, u)| alike(u) && unnamed(u)).map(|(other, _)| other);
-    }
-    let named = |name: &[u8], remote: &[u8]| -> Vec<usize> {
-        let all = p.unix.values().copied();
-        all.filter(|i| match &p.fds.descriptions[*i].detail {
-            Detail::Unix(u) => alike(u) && u.name == name && u.remote == remote,
-            _ => false,
-        })
-        .collect()
-    };
-    let (own, other) = (named(&facts.name, &facts.remote), named(&facts.remote, &facts.name));
-    (own == [index] && other.len() == 1).then(|| other[0])
-}
-
 fn at<'a>(p: &Planner<'a>, ino: u64) -> Option<(usize, &'a UnixFacts)> {
     let index = *p.unix.get(&ino)?;
-    if let Detail::Unix(u) = &p.fds.descriptions[index].detail { Some((index, u)) } else { None }
+    unix_at(p, index).map(|u| (index, u))
+}
+
+fn unix_at<'a>(p: &Planner<'a>, index: usize) -> Option<&'a UnixFacts> {
+    if let Detail::Unix(u) = &p.fds.descriptions[index].detail { Some(u) } else { None }
 }
 
 fn find<'a>(p: &Planner<'a>, test: impl Fn(&UnixFacts) -> bool) -> Option<(usize, &'a UnixFacts)> {
