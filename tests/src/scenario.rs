@@ -147,7 +147,9 @@ impl Scenarios {
             {
                 // Whatever else runs here may have got one of them for a moment.
                 attempts += 1;
-                let taken = restored.stderr().contains("the id is in use: process");
+                let said = restored.stderr();
+                let taken =
+                    said.contains("the id is in use: process") || said.contains("(EEXIST); it is in use");
                 return if taken && attempts < 20 { Ok(None) } else { Err(e) };
             }
             Ok(Some(restored))

@@ -12,14 +12,17 @@ fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("fd_tcp");
     suite.forms("form_tcp_outside", Scenarios { user: false, ..Scenarios::default() }.pids(&["new", "ns"]));
     for (name, ip) in [("v4", "127.0.0.1"), ("v6", "::1"), ("v4_in_v6", "::ffff:127.0.0.1")] {
-        suite.test(format!("plain::{name}"), move |t| talk(t, "plain", ip, "auto"));
-        suite.test(format!("ended::{name}"), move |t| talk(t, "ended", ip, "auto"));
-        suite.test(format!("over::{name}"), move |t| talk(t, "over", ip, "auto"));
+        for mode in ["plain", "ended", "over"] {
+            suite.test(format!("{mode}::{name}"), move |t| talk(t, mode, ip, "auto", Until::Restored));
+            suite.test(format!("rebuilt::{mode}::{name}"), move |t| talk(t, mode, ip, "auto", Until::Killed));
+        }
     }
-    suite.test("plain::pid-new", |t| talk(t, "plain", "127.0.0.1", "new"));
-    suite.test("options", |t| talk(t, "options", "127.0.0.1", "auto"));
-    suite.test("sent_in_between", |t| talk(t, "gap", "127.0.0.1", "auto"));
-    suite.test("unsent", unsent);
+    suite.test("plain::pid-new", |t| talk(t, "plain", "127.0.0.1", "new", Until::Restored));
+    suite.test("options", |t| talk(t, "options", "127.0.0.1", "auto", Until::Restored));
+    suite.test("rebuilt::options", |t| talk(t, "options", "127.0.0.1", "auto", Until::Killed));
+    suite.test("sent_in_between", |t| talk(t, "gap", "127.0.0.1", "auto", Until::Restored));
+    suite.test("unsent", |t| unsent(t, Until::Restored));
+    suite.test("rebuilt::unsent", |t| unsent(t, Until::Killed));
     suite.test("accepted_one_with_its_listener", server);
     suite.test("other_network_namespace", other_namespace);
     suite.test("left_running", left_running);
@@ -123,8 +126,16 @@ fn connected(t: &T, mode: &str, ip: &str, greet: bool) -> anyhow::Result<(Proc, 
     Ok((victim, peer))
 }
 
-fn save(t: &T, victim: &mut Proc) -> TestResult {
-    t.dump(victim.pid()).kill().ok()?;
+/// How long a connection is held: what is not, is made anew from the image, as on another machine.
+#[derive(Clone, Copy, PartialEq)]
+enum Until {
+    Killed,
+    Restored,
+}
+
+fn save(t: &T, victim: &mut Proc, held: Until) -> TestResult {
+    let time: &[&str] = if held == Until::Killed { &["--tcp-hold", "0"] } else { &[] };
+    t.dump(victim.pid()).kill().args(time).ok()?;
     victim.wait_exit().map(drop)
 }
 
@@ -151,10 +162,10 @@ fn end(t: &T, restored: &mut Proc) -> TestResult {
 }
 
 /// Data in both directions before and after.
-fn talk(t: &T, mode: &str, ip: &str, pid: &str) -> TestResult {
+fn talk(t: &T, mode: &str, ip: &str, pid: &str, held: Until) -> TestResult {
     need_repair(t)?;
     let (mut victim, mut peer) = connected(t, mode, ip, true)?;
-    save(t, &mut victim)?;
+    save(t, &mut victim, held)?;
     if mode == "gap" {
         // Nobody has the connection; still this is not answered by a reset.
         peer.say("gap\n")?;
@@ -169,12 +180,16 @@ fn talk(t: &T, mode: &str, ip: &str, pid: &str) -> TestResult {
 }
 
 /// The other end had no room for all that was written.
-fn unsent(t: &T) -> TestResult {
+fn unsent(t: &T, held: Until) -> TestResult {
     need_repair(t)?;
     let (mut victim, mut peer) = connected(t, "unsent", "127.0.0.1", false)?;
     t.wait_file("ready")?;
-    save(t, &mut victim)?;
-    let mut restored = t.restore("saved.ckpt").start()?;
+    save(t, &mut victim, held)?;
+    let mut restored = t.restore("saved.ckpt").pid("new").start()?;
+    if held == Until::Killed {
+        // Reading tells the other end of room, which nobody must hear before.
+        t.wait_restored(&mut restored)?;
+    }
     t.go()?;
     let mut all = Vec::new();
     peer.0.read_to_end(&mut all)?;
@@ -197,7 +212,7 @@ fn server(t: &T) -> TestResult {
     peer.expect("one\n")?;
     peer.say("two\n")?;
     t.wait_file("ready")?;
-    save(t, &mut victim)?;
+    save(t, &mut victim, Until::Restored)?;
     let mut restored = t.restore("saved.ckpt").start()?;
     t.go()?;
     goodbye(t, "server", &mut peer)?;
@@ -278,7 +293,7 @@ fn refused(t: &T, args: &[&str], why: &str) -> TestResult {
 fn restored_without_rights(t: &T) -> TestResult {
     need_repair(t)?;
     let (mut victim, mut peer) = connected(t, "plain", "127.0.0.1", true)?;
-    save(t, &mut victim)?;
+    save(t, &mut victim, Until::Restored)?;
     let drop_it = |r: Restore| -> anyhow::Result<()> {
         let less = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
         r.with(|l| l.wrapper(less)).refused(&["CAP_NET_ADMIN", "--tcp reset", "127.0.0.1"])
@@ -295,7 +310,7 @@ fn restored_without_rights(t: &T) -> TestResult {
 fn moved(t: &T, taken: bool) -> TestResult {
     let (old, new) = (some_port(), some_port());
     let mut victim = t.victim("fd_tcp_listen").args(["moved", &old.to_string()]).start()?;
-    save(t, &mut victim)?;
+    save(t, &mut victim, Until::Restored)?;
     t.restore("saved.ckpt").arg("--port=1=2").refused(&["--port", "no socket", "1"])?;
     let mut kept = None;
     if taken {

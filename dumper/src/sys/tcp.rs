@@ -306,7 +306,9 @@ unsafe fn run_child(
             if hear() == FINISH {
                 if let Some(a) = afterwards {
                     libc::close(control);
-                    wait_at(a);
+                    if let Some(guest) = wait_at(a) {
+                        held.chunks(MAX_CARRIED).for_each(|h| hand_over(guest, h));
+                    }
                 }
                 // Closed in repair mode, a connection ends without a word.
                 held.iter().for_each(|h| {
@@ -325,8 +327,9 @@ unsafe fn run_child(
     }
 }
 
-/// Until somebody who may comes to the door, or the time is over.
-fn wait_at(a: &Afterwards) {
+/// Until somebody who may comes to the door, or the time is over. What is returned stays open until the end
+/// of the process, when all else is closed.
+fn wait_at(a: &Afterwards) -> Option<i32> {
     let mut left = a.time.as_millis().min(i32::MAX as u128) as i32;
     // SAFETY: raw system calls on descriptors of ours and memory of this frame.
     unsafe {
@@ -344,14 +347,42 @@ fn wait_at(a: &Afterwards) {
                     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
                     libc::getsockopt(guest, level, name, (&raw mut who).cast(), &raw mut len);
                     if who.uid == 0 || who.uid == own {
-                        // Our end of the connection closes with us, when all is closed.
-                        return;
+                        return Some(guest);
                     }
                     libc::close(guest);
                 }
-                _ => return,
+                _ => return None,
             }
         }
+    }
+    None
+}
+
+/// Most descriptors in one message (SCM_MAX_FD).
+const MAX_CARRIED: usize = 253;
+
+/// Sends connections to whom they go on with. Failing that, they end here.
+fn hand_over(guest: i32, held: &[Held]) {
+    /// `struct cmsghdr` and the descriptors.
+    #[repr(C, align(8))]
+    struct Control {
+        len: usize,
+        level: i32,
+        kind: i32,
+        fds: [i32; MAX_CARRIED + 1],
+    }
+    let len = std::mem::offset_of!(Control, fds) + held.len() * size_of::<i32>();
+    let fds = [-1; MAX_CARRIED + 1];
+    let mut control = Control { len, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fds };
+    control.fds.iter_mut().zip(held).for_each(|(to, h)| *to = h.fd.as_raw_fd());
+    let mut byte = 0_u8;
+    let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: an all-zero `msghdr` is valid; what it leads to lives until the call returns, and is only read.
+    unsafe {
+        let mut msg: libc::msghdr = std::mem::zeroed();
+        (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
+        (msg.msg_control, msg.msg_controllen) = ((&raw mut control).cast(), len);
+        libc::sendmsg(guest, &raw const msg, libc::MSG_NOSIGNAL);
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Maker {
     spare: RefCell<&'static mut [[i32; 2]]>,
     /// By pipe object: ends that are still to be made.
     pub ends: RefCell<&'static mut [u32]>,
+    /// By object: a connection that was held for it, + 1.
+    pub held: RefCell<&'static mut [i32]>,
     /// The caller's descriptors 0 to 2, moved out of the way.
     pub caller: [Option<Fd>; 3],
 }
@@ -61,6 +63,7 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
         ctx,
         spare: ctx.work.slice::<[i32; 2]>(count)?.into(),
         ends: ctx.work.slice::<u32>(count)?.into(),
+        held: ctx.work.slice::<i32>(count)?.into(),
         caller: [None; 3],
     };
     for number in 0..3 {
@@ -72,8 +75,9 @@ pub fn create_all(ctx: &'static Ctx) -> Result<()> {
     }
     fd::close_range(0, ctx.high_fd().saturating_sub(1)).map_err(Error::os("cannot close descriptors"))?;
     o.count_ends()?;
-    repair::take_over(ctx);
+    held::take_over(&o)?;
     o.create(KINDS)?;
+    held::close_rest(&o);
     o.each(ObjectKind::InetSocket, datagram::settle)?;
     o.create(LATER)?;
     pty::settle(&o)?;

@@ -6,6 +6,7 @@ mod epoll;
 mod event;
 mod fanotify;
 mod fin;
+mod held;
 mod inet;
 mod inherited;
 mod inotify;

@@ -3,7 +3,7 @@
 
 use super::make::Maker;
 use super::place::Placer;
-use super::{fin, inet, messages, socket as options};
+use super::{fin, held, inet, messages, socket as options};
 use crate::ctx::Ctx;
 use crate::report::{Error, On, Result, say};
 use crate::sys::{Errno, Fd, fd, socket as sys};
@@ -11,11 +11,11 @@ use ckpt_format::fd::socket::{InetSocket, socket_state};
 use ckpt_format::fd::tcp::TcpRepair;
 use ckpt_format::{Object, ObjectKind};
 
-const SOL_TCP: u32 = 6;
+pub const SOL_TCP: u32 = 6;
 const TCP_MAXSEG: u32 = 2;
-const TCP_REPAIR: u32 = 19;
-const TCP_REPAIR_QUEUE: u32 = 20;
-const TCP_QUEUE_SEQ: u32 = 21;
+pub const TCP_REPAIR: u32 = 19;
+pub const TCP_REPAIR_QUEUE: u32 = 20;
+pub const TCP_QUEUE_SEQ: u32 = 21;
 const TCP_REPAIR_OPTIONS: u32 = 22;
 const TCP_TIMESTAMP: u32 = 24;
 const TCP_REPAIR_WINDOW: u32 = 29;
@@ -27,9 +27,9 @@ const SO_RCVBUF: u32 = 8;
 const MAX_MSS: i32 = 32767;
 
 /// Values of TCP_REPAIR_QUEUE.
-const NO_QUEUE: i32 = 0;
-const RECEIVED: i32 = 1;
-const SENT: i32 = 2;
+pub const NO_QUEUE: i32 = 0;
+pub const RECEIVED: i32 = 1;
+pub const SENT: i32 = 2;
 
 /// include/net/tcp_states.h.
 const FIN_WAIT1: u32 = 4;
@@ -49,7 +49,7 @@ fn has_ended(r: &TcpRepair) -> bool {
 }
 
 /// The sockets that go on.
-fn all(ctx: &Ctx) -> impl Iterator<Item = &'static InetSocket> {
+pub fn all(ctx: &Ctx) -> impl Iterator<Item = &'static InetSocket> {
     let image = ctx.image;
     let sockets = image.objects.iter().filter(|o| o.kind == ObjectKind::InetSocket as u32);
     sockets
@@ -81,31 +81,14 @@ pub fn check(ctx: &Ctx) -> Result<()> {
     })
 }
 
-/// Ends the process that the dump may have left to hold the connections, which have our addresses.
-pub fn take_over(ctx: &Ctx) {
-    if all(ctx).next().is_none() {
-        return;
-    }
-    // `struct sockaddr_un` with an abstract name.
-    let mut addr = *b"\x01\0\0ckpt-00000000000000000000000000000000";
-    for (at, byte) in addr[8..].chunks_exact_mut(2).zip(ctx.image.header.uuid) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        at.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-    if let Ok(fd) = sys::socket(sys::AF_UNIX, sys::SOCK_STREAM, 0) {
-        if sys::connect(fd, &addr).is_ok() {
-            // The end comes when all is closed.
-            let _ = fd::read(fd, &mut [0]);
-        }
-        fd::close(fd);
-    }
-}
-
 /// Makes the connection, without a word to the other end.
 pub fn connection(o: &Maker, index: u32, saved: &InetSocket) -> Result<Fd> {
     let on = o.on(index);
     let failed = |what| move |e| Error::os(what)(e).on(on);
     let r: &TcpRepair = o.ctx.image.payload(saved.repair)?;
+    if let Some(fd) = held::connection(o, index, r) {
+        return Ok(fd);
+    }
     let unacked = o.ctx.image.blob(r.unacked)?;
     let made = sys::socket(saved.family, saved.kind, saved.protocol);
     let fd = o.raise(made.map_err(failed("cannot make the socket"))?)?;
@@ -139,7 +122,7 @@ pub fn connection(o: &Maker, index: u32, saved: &InetSocket) -> Result<Fd> {
     Ok(fd)
 }
 
-fn tcp(fd: Fd, name: u32, value: i32) -> crate::sys::Result<()> {
+pub fn tcp(fd: Fd, name: u32, value: i32) -> crate::sys::Result<()> {
     sys::set_option_int(fd, SOL_TCP, name, value)
 }
 
@@ -240,10 +223,15 @@ pub fn go_on(o: &Placer, fd: Fd, object: &'static Object) -> Result<()> {
     let failed = move |e| Error::os("cannot go on with the TCP connection")(e).on(on);
     let r: &TcpRepair = o.ctx.image.payload(saved.repair)?;
     let unacked = o.ctx.image.blob(r.unacked)?;
+    let complete = held::is_as_saved(fd, r);
+    options::settle_filter(o.ctx, fd, on, saved.options)?;
     // Tells the other end that we are here, and so asks what it has.
     tcp(fd, TCP_REPAIR, 0).map_err(failed)?;
     let reuse = options::saved_int(o.ctx, saved.options, sys::SOL_SOCKET, sys::SO_REUSEADDR)?;
     sys::set_option_int(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, reuse.unwrap_or(0)).map_err(failed)?;
+    if complete {
+        return Ok(());
+    }
     let end = fin::End {
         from: inet::address(&saved.remote, saved.remote_len),
         to: inet::address(&saved.local, saved.local_len),

@@ -30,6 +30,23 @@ pub fn set_level(o: &Maker, fd: Fd, on: On, options: Span, level: u32) -> Result
     })
 }
 
+/// The filter that was saved, or none, whatever there is now.
+pub fn settle_filter(ctx: &Ctx, fd: Fd, on: On, options: Span) -> Result<()> {
+    let mut filtered = false;
+    for_each(ctx, options, |option, value| {
+        if (option.level, option.name) != (SOL_SOCKET, SO_ATTACH_FILTER) {
+            return Ok(());
+        }
+        filtered = true;
+        set(fd, on, option, value)
+    })?;
+    if !filtered {
+        // ENOENT: there was none.
+        let _ = sys::set_option_int(fd, SOL_SOCKET, sys::SO_DETACH_FILTER, 0);
+    }
+    Ok(())
+}
+
 fn set(fd: Fd, on: On, option: &SockOpt, value: &[u8]) -> Result<()> {
     let result = match (option.level, option.name) {
         (SOL_SOCKET, SO_ATTACH_FILTER) => sys::attach_filter(fd, value),

@@ -78,7 +78,7 @@ pub fn fork_sharing(share: u32, exit_signal: u32, id: Option<i32>) -> Result<i32
         cgroup: 0,
     };
     // SAFETY: without CLONE_VM the child has its own copy of everything, this frame included.
-    match unsafe { sys!(__NR_clone3, &raw const args, size_of::<clone_args>()) } {
+    match when_free(|| unsafe { sys!(__NR_clone3, &raw const args, size_of::<clone_args>()) }) {
         // Some containers' seccomp filters do not know clone3.
         Err(Errno::ENOSYS) if id.is_none() => {
             // SAFETY: as above.
@@ -86,6 +86,19 @@ pub fn fork_sharing(share: u32, exit_signal: u32, id: Option<i32>) -> Result<i32
         }
         r => r.map(|pid| pid as i32),
     }
+}
+
+/// Repeats a clone3(2) for a certain id while that is taken: another process that only lives for a moment
+/// may have got it since it was found free.
+pub fn when_free<T>(make: impl Fn() -> Result<T>) -> Result<T> {
+    const TRIES: u32 = 200;
+    for _ in 0..TRIES {
+        match make() {
+            Err(Errno::EEXIST) => sleep_ms(5),
+            result => return result,
+        }
+    }
+    make()
 }
 
 /// What wait4(2) says.

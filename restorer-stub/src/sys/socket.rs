@@ -164,6 +164,39 @@ pub fn peek_descriptor(fd: Fd) -> Result<Fd> {
     }
 }
 
+/// Waits for a message with descriptors: how many (close-on-exec) are in `into` now; `None` at the end.
+pub fn receive_descriptors(fd: Fd, into: &mut [i32; MAX_CARRIED]) -> Result<Option<usize>> {
+    const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
+    /// `struct cmsghdr` and the descriptors.
+    #[repr(C, align(8))]
+    struct Control {
+        len: usize,
+        level: u32,
+        kind: u32,
+        fds: [i32; MAX_CARRIED + 1],
+    }
+    let mut control = Control { len: 0, level: 0, kind: 0, fds: [0; MAX_CARRIED + 1] };
+    let mut byte = 0u8;
+    let iov = [&raw mut byte as usize, 1];
+    loop {
+        let room = size_of::<Control>();
+        let mut msg = [0usize, 0, iov.as_ptr() as usize, 1, &raw mut control as usize, room, 0];
+        // SAFETY: byte and control message have the lengths that the message says, and live until the call
+        // returns; the kernel may also change `msg`, which is not looked at any more.
+        match unsafe { sys!(__NR_recvmsg, fd.0, msg.as_mut_ptr(), MSG_CMSG_CLOEXEC) } {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(0) => return Ok(None),
+            Ok(_) => {
+                let head = core::mem::offset_of!(Control, fds);
+                let count = (control.len.saturating_sub(head) / size_of::<i32>()).min(MAX_CARRIED);
+                into[..count].copy_from_slice(&control.fds[..count]);
+                return Ok(Some(count));
+            }
+        }
+    }
+}
+
 /// sendmsg(2) of one message in two parts.
 pub fn send_parts(fd: Fd, parts: [&[u8]; 2], addr: &[u8]) -> Result<usize> {
     let iov = parts.map(|part| [part.as_ptr() as usize, part.len()]);

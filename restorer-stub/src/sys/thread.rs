@@ -1,5 +1,6 @@
 //! Threads: creation, and what each registers with the kernel about itself.
 
+use super::process::when_free;
 use super::{Errno, Result, check, sys};
 use crate::arch;
 use crate::mem::work::Stack;
@@ -72,7 +73,7 @@ fn spawn_with<C: Sync + 'static>(
     };
     let a = [&raw const args as usize, size_of::<clone_args>(), 0, 0, 0];
     // SAFETY: the stack is the child's alone; its top is below `start`.
-    let ret = check(unsafe { arch::clone_onto(__NR_clone3, a, enter::<C>, start) });
+    let ret = when_free(|| check(unsafe { arch::clone_onto(__NR_clone3, a, enter::<C>, start) }));
     if id.is_none() && ret == Err(Errno::ENOSYS) {
         // Some containers' seccomp filters do not know clone3.
         let a = [(flags | CLONE_VM) as usize, start, 0, 0, 0];
