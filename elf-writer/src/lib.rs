@@ -13,7 +13,6 @@ pub mod plan;
 pub mod sections;
 pub mod stream;
 pub mod stub;
-pub mod verify;
 pub mod write;
 
 pub use error::WriteError;

@@ -1,8 +1,8 @@
 //! A whole image from a made-up plan: written, verified, damaged, read by readelf.
 
 use ckpt_format::*;
+use ckpt_reader::{ImageFile, ReadError, verify};
 use elf_writer::stub::Stub;
-use elf_writer::verify::{ImageFile, VerifyError, verify};
 use elf_writer::{ContentSource, DROP_ZERO, Plan, Source, layout, write_image};
 use std::fs::File;
 use std::io;
@@ -72,9 +72,9 @@ fn image_is_complete_private_and_verifies() {
     assert_eq!(meta.permissions().mode() & 0o7777, 0o700);
     assert_eq!((meta.len(), entries(dir.path())), (summary.image_size, 1));
     let file = File::open(&path).unwrap();
-    assert_eq!(verify(&file).unwrap().bytes, summary.stored_bytes);
+    assert_eq!(verify(file.try_clone().unwrap()).unwrap().bytes, summary.stored_bytes);
     assert_eq!(summary.stored_bytes, 10 * 6 * PAGE_SIZE);
-    let image_file = ImageFile::read(&file).unwrap();
+    let image_file = ImageFile::read(file.try_clone().unwrap()).unwrap();
     let image = image_file.image().unwrap();
     for vma in image.vmas {
         let extents = Image::slice(image.extents, vma.dirty, "dirty").unwrap();
@@ -107,15 +107,17 @@ fn damage_and_truncation_are_noticed() {
     let path = dir.path().join("saved.ckpt");
     let size = write(&path, 4).image_size;
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let image_file = ImageFile::read(&file).unwrap();
+    let image_file = ImageFile::read(file.try_clone().unwrap()).unwrap();
     let extent = *image_file.image().unwrap().extents.last().unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, extent.file_offset + 5).unwrap();
     file.write_all_at(&[byte[0] ^ 4], extent.file_offset + 5).unwrap();
-    assert!(matches!(verify(&file), Err(VerifyError::Extent { addr, .. }) if addr == extent.addr));
+    assert!(
+        matches!(verify(file.try_clone().unwrap()), Err(ReadError::Extent { addr, .. }) if addr == extent.addr)
+    );
     for len in [size - 1, size / 2, 4096, 100, 0] {
         file.set_len(len).unwrap();
-        assert!(verify(&file).is_err(), "{len} bytes were accepted");
+        assert!(verify(file.try_clone().unwrap()).is_err(), "{len} bytes were accepted");
     }
 }
 

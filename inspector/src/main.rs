@@ -1,11 +1,10 @@
 //! `ckpt-info saved.ckpt`: what an image holds, in words. Never executes it.
 
-mod load;
 mod show;
 mod sockets;
-mod verify;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use ckpt_reader::ImageFile;
 use clap::Parser;
 use std::io::Write;
 use std::path::PathBuf;
@@ -26,18 +25,20 @@ struct Options {
 }
 
 fn run(options: &Options) -> Result<bool> {
-    let file = load::ImageFile::open(&options.image)?;
+    let name = options.image.display();
+    let file = ImageFile::open(&options.image).with_context(|| format!("{name}"))?;
     let image = file.image()?;
     let mut out = std::io::stdout().lock();
     if options.verify {
-        let damage = verify::contents(&file, &image)?;
-        for line in &damage {
-            writeln!(out, "{line}")?;
+        let mut intact = true;
+        let good = file.verify(|damage| {
+            intact = false;
+            writeln!(out, "{damage}")
+        })?;
+        if intact {
+            writeln!(out, "intact: {} extents, {} bytes", good.extents, image.header.image_size)?;
         }
-        if damage.is_empty() {
-            writeln!(out, "intact: {} extents, {} bytes", image.extents.len(), image.header.image_size)?;
-        }
-        return Ok(damage.is_empty());
+        return Ok(intact);
     }
     show::header(&mut out, &image)?;
     for task in image.tasks {

@@ -1,0 +1,146 @@
+//! Reading an image file: its tables, the bytes that it stores, every checksum in it. Executes nothing, and
+//! trusts nothing: whatever is in the file, the worst that happens is an error.
+
+use ckpt_format::content::MAX_EXTENT;
+use ckpt_format::{EI_PAD_MAGIC, Extent, FormatError, Image, Meta, checksum};
+use object::LittleEndian as Le;
+use object::elf::{FileHeader64, PT_NOTE, ProgramHeader64};
+use object::read::elf::{FileHeader, ProgramHeader};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use zerocopy::IntoBytes;
+
+/// Why an image is not good.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot read the image: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Format(#[from] FormatError),
+    #[error(
+        "the image is damaged: {len} bytes for address {addr:#x} (at offset {offset:#x}) do not match their checksum"
+    )]
+    Extent { addr: u64, len: u64, offset: u64 },
+}
+
+/// An image file, with its metadata in memory.
+#[derive(Debug)]
+pub struct ImageFile {
+    file: File,
+    /// u64: records are viewed in place and want 8-byte alignment.
+    region: Vec<u64>,
+    len: usize,
+    /// Length of the image as its header has it.
+    size: u64,
+}
+
+impl ImageFile {
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::read(File::open(path)?)
+    }
+
+    /// Reads the metadata region, and verifies it.
+    ///
+    /// # Errors
+    /// When it is not an image, is of another version, shorter than its header says, or its metadata are
+    /// damaged.
+    pub fn read(file: File) -> Result<Self, ReadError> {
+        let have = file.metadata()?.len();
+        // The program headers lie behind the ELF header, one page at most (elf-writer).
+        let mut head = vec![0u8; have.min(1 << 16) as usize];
+        file.read_exact_at(&mut head, 0)?;
+        let (offset, len) = notes_at(&head).ok_or(FormatError::NotAnImage)?;
+        let first = Meta::FIRST_NOTE as u64;
+        let start = offset.checked_sub(first).ok_or(FormatError::NotAnImage)?;
+        let len = len.checked_add(first).ok_or(FormatError::NotAnImage)?;
+        let need = start.checked_add(len).ok_or(FormatError::NotAnImage)?;
+        if have < need {
+            return Err(FormatError::Truncated { have, need }.into());
+        }
+        let len = usize::try_from(len).map_err(|_| FormatError::NotAnImage)?;
+        let mut region = vec![0u64; len.div_ceil(8)];
+        file.read_exact_at(&mut region.as_mut_bytes()[..len], start)?;
+        let mut out = Self { file, region, len, size: 0 };
+        out.size = out.image()?.header.image_size;
+        if have < out.size {
+            return Err(FormatError::Truncated { have, need: out.size }.into());
+        }
+        Ok(out)
+    }
+
+    /// The tables, with all checksums of the metadata verified.
+    ///
+    /// # Errors
+    /// None for what [`Self::read`] has returned.
+    pub fn image(&self) -> Result<Image<'_>, FormatError> {
+        Image::parse(&self.region.as_bytes()[..self.len])
+    }
+
+    /// The bytes of an extent, verified.
+    ///
+    /// # Errors
+    /// When they cannot be read or do not match their checksum.
+    pub fn contents<'b>(&self, e: &Extent, buf: &'b mut Vec<u8>) -> Result<&'b [u8], ReadError> {
+        let end = e.file_offset.checked_add(e.len);
+        if e.len > MAX_EXTENT || end.is_none_or(|end| end > self.size) {
+            return Err(FormatError::Reference("extent").into());
+        }
+        buf.resize(e.len as usize, 0);
+        self.file.read_exact_at(buf, e.file_offset)?;
+        if checksum(buf) != e.checksum {
+            return Err(ReadError::Extent { addr: e.addr, len: e.len, offset: e.file_offset });
+        }
+        Ok(buf)
+    }
+
+    /// Checks every checksum of the contents, and goes on after damage.
+    ///
+    /// # Errors
+    /// What `damage` returns.
+    pub fn verify<E>(&self, mut damage: impl FnMut(ReadError) -> Result<(), E>) -> Result<Verified, E> {
+        let mut out = Verified::default();
+        let mut buf = Vec::new();
+        // Verified when it was opened.
+        let extents = self.image().map_or(&[][..], |image| image.extents);
+        for e in extents {
+            match self.contents(e, &mut buf) {
+                Ok(bytes) => {
+                    out.extents += 1;
+                    out.bytes += bytes.len() as u64;
+                }
+                Err(error) => damage(error)?,
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Offset and length of the PT_NOTE segment of an image.
+fn notes_at(head: &[u8]) -> Option<(u64, u64)> {
+    let header = FileHeader64::<Le>::parse(head).ok()?;
+    if head.get(9..16) != Some(&EI_PAD_MAGIC[..]) {
+        return None;
+    }
+    let phdrs: &[ProgramHeader64<Le>] = header.program_headers(Le, head).ok()?;
+    let note = phdrs.iter().find(|p| p.p_type.get(Le) == PT_NOTE)?;
+    Some((note.p_offset(Le), note.p_filesz(Le)))
+}
+
+/// What was checked and found good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    pub extents: usize,
+    pub bytes: u64,
+}
+
+/// Checks every checksum of an image: header, tables, contents.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(file: File) -> Result<Verified, ReadError> {
+    ImageFile::read(file)?.verify(Err)
+}
