@@ -42,6 +42,10 @@ pub struct Cli {
     #[arg(long)]
     pub snapshot: bool,
 
+    /// Compress the image (LZ4): smaller, but takes longer to write, and cannot be restored by --memory map
+    #[arg(long)]
+    pub compress: bool,
+
     /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file),
     /// not only complete
     #[arg(long)]

@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub sync: bool,
     /// Let the processes run on as soon as there is a copy of their memory.
     pub snapshot: bool,
+    /// Compress the contents of the image.
+    pub compress: bool,
     pub options: Options,
     /// How long TCP connections to the outside are held after the end of the processes.
     pub tcp_hold: Duration,
@@ -48,6 +50,9 @@ pub struct Outcome {
     pub image_bytes: u64,
     pub stored_bytes: u64,
     pub embedded_bytes: u64,
+    /// With --compress: bytes that were compressed, and what became of them.
+    pub compressible_bytes: u64,
+    pub compressed_bytes: u64,
     /// How long the process was stopped (until it was killed), and the whole dump.
     #[serde(serialize_with = "seconds", rename = "pause_seconds")]
     pub pause: Duration,
@@ -141,6 +146,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     failpoint::hit("after-collect")?;
     stop_requested()?;
     let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(named)?;
+    plan.compress = request.compress;
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
 
@@ -189,6 +195,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     outcome.image_bytes = summary.image_size;
     outcome.stored_bytes = summary.stored_bytes;
     outcome.embedded_bytes = summary.embedded_bytes;
+    [outcome.compressible_bytes, outcome.compressed_bytes] = summary.compressed_bytes;
     outcome.total = started.elapsed();
     Ok(outcome)
 }
@@ -308,6 +315,8 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         image_bytes: 0,
         stored_bytes: 0,
         embedded_bytes: 0,
+        compressible_bytes: 0,
+        compressed_bytes: 0,
         pause: Duration::ZERO,
         total: Duration::ZERO,
         losses: t

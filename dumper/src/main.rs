@@ -35,6 +35,7 @@ fn run(cli: &Cli) -> i32 {
         },
         sync: cli.sync,
         snapshot: cli.snapshot,
+        compress: cli.compress,
         options: Options {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),
@@ -108,8 +109,12 @@ fn summary(cli: &Cli, o: &Outcome) -> String {
         (_, true) => "left stopped",
         _ => "running",
     };
+    let compressed = match o.compressible_bytes {
+        0 => String::new(),
+        n => format!(", {} compressed to {}", report::bytes(n), report::bytes(o.compressed_bytes)),
+    };
     format!(
-        "{what} -> {image}: {} ({} of its own), {} in all, paused {pause}, {end}",
+        "{what} -> {image}: {} ({} of its own{compressed}), {} in all, paused {pause}, {end}",
         report::bytes(o.image_bytes),
         report::bytes(o.stored_bytes),
         report::duration(o.total)

@@ -108,13 +108,15 @@ pub struct Run {
     pub file_offset: u64,
 }
 
-/// The runs of an address space, in address order. `extents` are those of the image.
+/// The runs of an address space, in address order, without what is compressed. `extents` are those of the
+/// image.
 pub fn runs(tables: &Tables, mm: &Mm, extents: &[Extent]) -> Vec<Run> {
     let mut out: Vec<Run> = Vec::new();
     for index in mm.vmas.indices() {
         let vma = &tables.vmas[index];
         let mut own: Vec<&Extent> =
             extents[vma.dirty.indices()].iter().chain(&extents[vma.embedded.indices()]).collect();
+        own.retain(|e| !e.is_compressed());
         own.sort_unstable_by_key(|e| e.addr);
         for e in own {
             match out.last_mut() {

@@ -4,6 +4,7 @@
 //! [`write::PendingImage::commit`] syncs it and gives it its name.
 
 mod alias;
+mod compress;
 pub mod core_notes;
 pub mod elf;
 pub mod error;

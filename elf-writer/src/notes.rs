@@ -62,10 +62,18 @@ fn tables(t: &Tables) -> [(NoteType, &[u8], usize); 22] {
 
 impl Metadata {
     /// Serializes all tables, with these extents.
-    pub fn new(t: &Tables, extents: &[Extent], standard: &[StandardNote]) -> Self {
-        let extents = (NoteType::Extents, extents.as_bytes(), size_of::<Extent>());
+    pub fn new(
+        t: &Tables,
+        extents: &[Extent],
+        compression: &[Compression],
+        standard: &[StandardNote],
+    ) -> Self {
+        let more = [
+            (NoteType::Extents, extents.as_bytes(), size_of::<Extent>()),
+            (NoteType::Compression, compression.as_bytes(), size_of::<Compression>()),
+        ];
         let present: Vec<_> =
-            tables(t).into_iter().chain([extents]).filter(|(_, bytes, _)| !bytes.is_empty()).collect();
+            tables(t).into_iter().chain(more).filter(|(_, bytes, _)| !bytes.is_empty()).collect();
         let header_len = size_of::<Header>() + present.len() * size_of::<DirEntry>();
 
         let mut bytes = vec![0u8; Meta::FIRST_NOTE];
@@ -145,7 +153,7 @@ pub fn upper_bound(t: &Tables) -> u64 {
     let standard = 4096 + threads + 2 * t.blobs.len() as u64 + t.vmas.len() as u64 * 64;
     let paths: u64 =
         t.vmas.iter().filter_map(|v| t.files.get(v.file as usize)).map(|file| file.path.len + 1).sum();
-    let header = (size_of::<Header>() + 32 * size_of::<DirEntry>()) as u64;
+    let header = (size_of::<Header>() + 32 * size_of::<DirEntry>() + size_of::<Compression>() + 64) as u64;
     pages_up(header + table_bytes as u64 + extents * size_of::<Extent>() as u64 + standard + paths)
 }
 
@@ -180,7 +188,7 @@ mod tests {
     fn tables_read_back() {
         let extents = [Extent { addr: 0x1000, len: 4096, ..Default::default() }];
         let odd = StandardNote { owner: b"LINUX\0", kind: 0x202, desc: vec![1; 13] };
-        let meta = Metadata::new(&sample(), &extents, &[odd]);
+        let meta = Metadata::new(&sample(), &extents, &[], &[odd]);
         let header = Header { host: Span { offset: 0, len: 6 }, ..Default::default() };
         let bytes = meta.finish(header);
         // As when mapped: page-aligned.
@@ -199,13 +207,13 @@ mod tests {
         many.threads = vec![Thread { xstate: Span { offset: 0, len: 8192 }, ..Default::default() }; 1000];
         many.tasks[0].threads = Range { first: 0, count: 1000 };
         let notes = crate::core_notes::core_notes(&many, 0, Span::default());
-        let bytes = Metadata::new(&many, &[], &notes).finish(Header::default());
+        let bytes = Metadata::new(&many, &[], &[], &notes).finish(Header::default());
         assert!(bytes.len() as u64 <= upper_bound(&many));
     }
 
     #[test]
     fn every_flipped_bit_of_a_table_is_noticed() {
-        let bytes = Metadata::new(&sample(), &[], &[]).finish(Header::default());
+        let bytes = Metadata::new(&sample(), &[], &[Compression::default()], &[]).finish(Header::default());
         let mut aligned = vec![0u64; bytes.len().div_ceil(8)];
         let mut undetected = 0;
         for i in 0..bytes.len() {

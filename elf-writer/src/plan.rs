@@ -53,6 +53,8 @@ pub struct Plan {
     pub ancestors: HashMap<i32, i32>,
     /// `urgent[i]`: the bytes of `tables.extents[i]` are read before others; none, if it is empty.
     pub urgent: Vec<bool>,
+    /// Compress the contents.
+    pub compress: bool,
 }
 
 impl Plan {

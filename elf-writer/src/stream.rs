@@ -1,21 +1,25 @@
 //! Copies the contents into the file: one thread reads, looks for zeros and computes checksums, the
 //! other writes. A few buffers that fit the L2 cache go round between them; nothing is copied twice.
+//! Several others write, and are given more buffers, when the contents are compressed.
 
 use crate::alias::{Owner, Run, Stored};
+use crate::compress::{self, Blocks, Order};
 use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage};
 use crate::{Tables, WriteError};
-use ckpt_format::content::MAX_EXTENT;
-use ckpt_format::{Extent, PAGE_SIZE, checksum, extent_flags};
+use ckpt_format::content::{MAX_BLOCK, MAX_EXTENT};
+use ckpt_format::{Compression, Extent, PAGE_SIZE, checksum, extent_flags};
 use nix::sys::uio::pwritev;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 
 /// Size of a buffer, and the longest extent that is written.
 pub const CHUNK: usize = 256 << 10;
 const _: () = assert!(CHUNK as u64 <= MAX_EXTENT && CHUNK.is_multiple_of(PAGE_SIZE as usize));
+const _: () = assert!(CHUNK as u64 == MAX_BLOCK);
 /// Buffers in use.
 const BUFFERS: usize = 6;
 /// Most pieces read at once (IOV_MAX of process_vm_readv).
@@ -27,10 +31,24 @@ const SMALL_ALIGN: u64 = 64;
 pub type Progress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// A buffer on its way to the file.
-struct Filled {
-    buf: Vec<u8>,
-    /// `(start in the buffer, length, offset in the file)`, ascending.
-    parts: Vec<(usize, usize, u64)>,
+pub struct Filled {
+    /// Counts from 0.
+    pub number: u64,
+    pub buf: Vec<u8>,
+    /// Ascending.
+    pub parts: Vec<Part>,
+}
+
+/// A piece of a buffer that is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Start in the buffer.
+    pub at: usize,
+    pub len: usize,
+    /// Offset in the file; of compressed contents the one that it would have without compression.
+    pub position: u64,
+    /// A compressed block begins with it.
+    pub begins: bool,
 }
 
 /// What came of the planned extents.
@@ -45,6 +63,8 @@ pub struct Streamed {
     /// Bytes of extents that lead to what was stored before, without and with
     /// [`extent_flags::EMBEDDED_FILE`].
     pub shared: [u64; 2],
+    /// How much was compressed, if anything was.
+    pub compression: Option<Compression>,
 }
 
 /// Order in which planned extents are written: memory by address, so that a VMA is contiguous in the
@@ -79,32 +99,52 @@ pub fn stream(
     start: u64,
     progress: &mut Progress<'_>,
 ) -> Result<Streamed, WriteError> {
-    std::thread::scope(|scope| {
-        let (full_tx, full_rx) = sync_channel::<Filled>(BUFFERS);
-        let (free_tx, free_rx) = sync_channel::<Vec<u8>>(BUFFERS);
-        for _ in 0..BUFFERS {
-            // Cannot fail: the receiver is alive and there is room.
-            let _ = free_tx.send(vec![0; CHUNK]);
-        }
-        let writer = scope.spawn(move || write_all(file, &full_rx, &free_tx));
-        let mut reader = Reader::new(plan, start);
+    let mut reader = Reader::new(plan, start);
+    let buffers = if plan.compress { compress::BUFFERS } else { BUFFERS };
+    let (full_tx, full_rx) = sync_channel::<Filled>(buffers);
+    let (free_tx, free_rx) = channel::<Vec<u8>>();
+    for _ in 0..buffers {
+        // Cannot fail: the receiver is alive. Memory is taken when it is needed.
+        let _ = free_tx.send(Vec::new());
+    }
+    let order = Order::new(start);
+    let result = std::thread::scope(|scope| {
+        let full = Arc::new(Mutex::new(full_rx));
+        let writers: Vec<_> = match plan.compress {
+            true => (0..compress::threads())
+                .map(|_| {
+                    let (full, free, order) = (full.clone(), free_tx.clone(), &order);
+                    scope.spawn(move || compress::work(file, order, &full, &free))
+                })
+                .collect(),
+            false => {
+                let (full, free) = (full.clone(), free_tx.clone());
+                vec![scope.spawn(move || write_all(file, &full, &free))]
+            }
+        };
+        // What writers alone have is closed when they have ended.
+        drop((full, free_tx));
         let result = reader.run(source, &full_tx, &free_rx, progress);
         drop(full_tx);
-        let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked")));
-        // When the writer fails the reader only sees a closed channel: its error comes first.
+        let ended = writers
+            .into_iter()
+            .map(|w| w.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked"))));
+        let written: io::Result<Vec<()>> = ended.collect::<Vec<_>>().into_iter().collect();
+        // When a writer fails the reader only sees a closed channel: its error comes first.
         written.map_err(|source| WriteError::Output { what: "cannot write", path: path.into(), source })?;
-        result?;
-        Ok(reader.finish())
-    })
+        result
+    });
+    result?;
+    Ok(reader.finish(plan.compress.then(|| order.finish())))
 }
 
-fn write_all(file: &File, full: &Receiver<Filled>, free: &SyncSender<Vec<u8>>) -> io::Result<()> {
-    for filled in full {
-        for group in filled.parts.chunk_by(|a, b| a.2 + a.1 as u64 == b.2) {
+fn write_all(file: &File, full: &Mutex<Receiver<Filled>>, free: &Sender<Vec<u8>>) -> io::Result<()> {
+    let Ok(full) = full.lock() else { return Ok(()) };
+    for filled in full.iter() {
+        for group in filled.parts.chunk_by(|a, b| a.position + a.len as u64 == b.position) {
             for slices in group.chunks(MAX_PIECES) {
-                let iov: Vec<IoSlice<'_>> =
-                    slices.iter().map(|&(at, len, _)| IoSlice::new(&filled.buf[at..at + len])).collect();
-                pwritev_all(file, iov, slices[0].2)?;
+                let iov = slices.iter().map(|p| IoSlice::new(&filled.buf[p.at..p.at + p.len])).collect();
+                pwritev_all(file, iov, slices[0].position)?;
             }
         }
         // The reader may have finished.
@@ -114,7 +154,7 @@ fn write_all(file: &File, full: &Receiver<Filled>, free: &SyncSender<Vec<u8>>) -
 }
 
 /// `pwritev` until everything is written.
-fn pwritev_all(file: &File, mut iov: Vec<IoSlice<'_>>, mut offset: u64) -> io::Result<()> {
+pub fn pwritev_all(file: &File, mut iov: Vec<IoSlice<'_>>, mut offset: u64) -> io::Result<()> {
     let mut rest = &mut iov[..];
     while !rest.is_empty() {
         match pwritev(file, rest, offset as i64) {
@@ -142,6 +182,10 @@ struct Reader<'a> {
     shared: [u64; 2],
     /// For the comparison with an ancestor's pages.
     other: Vec<u8>,
+    /// Where compressed blocks begin, ascending.
+    blocks: Vec<u64>,
+    /// Nothing of the present buffer is in a block yet.
+    fresh: bool,
 }
 
 /// Part of a planned extent in the current buffer.
@@ -164,6 +208,8 @@ impl<'a> Reader<'a> {
             stored: Stored::default(),
             shared: [0; 2],
             other: Vec::new(),
+            blocks: Vec::new(),
+            fresh: true,
         }
     }
 
@@ -182,6 +228,7 @@ impl<'a> Reader<'a> {
             source.reached(stage).map_err(failed)
         };
         let mut urgent = true;
+        let mut number = 0;
         while next < order.len() {
             if urgent && next >= self.urgent {
                 urgent = false;
@@ -209,11 +256,13 @@ impl<'a> Reader<'a> {
             }
             // A closed channel means that the writer failed; it reports why.
             let Ok(mut buf) = free.recv() else { return Err(WriteError::Interrupted) };
+            buf.resize(CHUNK, 0);
             self.read(source, &wanted, &mut buf[..filled])?;
             let parts = self.cut(source, &wanted, &buf)?;
-            if full.send(Filled { buf, parts }).is_err() {
+            if full.send(Filled { number, buf, parts }).is_err() {
                 return Err(WriteError::Interrupted);
             }
+            number += 1;
             done += filled as u64;
             if progress(done).is_break() {
                 return Err(WriteError::Interrupted);
@@ -245,9 +294,10 @@ impl<'a> Reader<'a> {
         source: &mut dyn ContentSource,
         wanted: &[Wanted],
         buf: &[u8],
-    ) -> Result<Vec<(usize, usize, u64)>, WriteError> {
+    ) -> Result<Vec<Part>, WriteError> {
         let mut parts = Vec::with_capacity(wanted.len());
         let mut at = 0;
+        self.fresh = true;
         for w in wanted {
             let planned = self.plan.tables.extents[w.extent];
             let bytes = &buf[at..at + w.len];
@@ -257,6 +307,7 @@ impl<'a> Reader<'a> {
                 self.offset = self.offset.next_multiple_of(align);
             }
             let known = if page_wise { self.known(source, w, bytes)? } else { Vec::new() };
+            let known = self.split(known);
             let mut done = 0;
             for run in &known {
                 let start = run.start as usize;
@@ -271,14 +322,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Stores what is not in the image yet, without pages of zeros if they need not be stored.
-    fn keep_new(
-        &mut self,
-        w: &Wanted,
-        bytes: &[u8],
-        range: Range<usize>,
-        at: usize,
-        parts: &mut Vec<(usize, usize, u64)>,
-    ) {
+    fn keep_new(&mut self, w: &Wanted, bytes: &[u8], range: Range<usize>, at: usize, parts: &mut Vec<Part>) {
         if range.is_empty() {
             return;
         }
@@ -291,13 +335,19 @@ impl<'a> Reader<'a> {
                 file_offset: self.offset,
                 checksum: checksum(&bytes[start..end]),
                 flags: planned.flags & !DROP_ZERO,
-                reserved: 0,
+                ..Default::default()
             });
             if let Some((owner, first)) = self.plan.owner(w.extent) {
                 let (start, len) = (first + w.skip + start as u64, (end - start) as u64);
                 self.stored.add(owner, Run { start, len, file_offset: self.offset });
             }
-            parts.push((at + start, end - start, self.offset));
+            let end_of_part = self.offset + (end - start) as u64;
+            let begins = self.fresh || self.blocks.last().is_none_or(|b| end_of_part - b > MAX_BLOCK);
+            if begins && self.plan.compress {
+                self.blocks.push(self.offset);
+            }
+            self.fresh = false;
+            parts.push(Part { at: at + start, len: end - start, position: self.offset, begins });
             self.offset += (end - start) as u64;
         };
         if planned.flags & DROP_ZERO == 0 {
@@ -322,7 +372,7 @@ impl<'a> Reader<'a> {
             file_offset,
             checksum: checksum(&bytes[range]),
             flags: planned.flags & !DROP_ZERO,
-            reserved: 0,
+            ..Default::default()
         });
     }
 
@@ -376,8 +426,33 @@ impl<'a> Reader<'a> {
         Ok(equal)
     }
 
-    fn finish(self) -> Streamed {
+    /// An extent is in one block.
+    fn split(&self, runs: Vec<Run>) -> Vec<Run> {
+        if !self.plan.compress {
+            return runs;
+        }
+        let mut out = Vec::with_capacity(runs.len());
+        for mut run in runs {
+            let first = self.blocks.partition_point(|b| *b <= run.file_offset);
+            for border in &self.blocks[first..] {
+                let len = border - run.file_offset;
+                if len >= run.len {
+                    break;
+                }
+                out.push(Run { len, ..run });
+                run = Run { start: run.start + len, len: run.len - len, file_offset: *border };
+            }
+            out.push(run);
+        }
+        out
+    }
+
+    fn finish(mut self, blocks: Option<Blocks>) -> Streamed {
         let mut out = Streamed { end: self.offset, shared: self.shared, ..Default::default() };
+        if let Some(blocks) = blocks {
+            (out.end, out.compression) = (blocks.end, blocks.record());
+            self.made.iter_mut().flatten().for_each(|e| blocks.place(e));
+        }
         for made in self.made {
             out.first.push(out.extents.len() as u32);
             out.extents.extend(made);

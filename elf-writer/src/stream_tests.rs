@@ -108,27 +108,7 @@ fn what_is_urgent_is_read_first() {
 
 #[test]
 fn pages_of_a_child_that_are_its_ancestors_are_stored_once() {
-    /// The child (process 2) has changed its fifth page.
-    struct Family;
-    impl ContentSource for Family {
-        fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
-            Bytes.read(source, skip, buf)?;
-            if let Source::Memory { pid: 2, addr } = source {
-                let fifth = 0x10_4000u64.checked_sub(addr + skip);
-                if let Some(byte) = fifth.and_then(|at| buf.get_mut(at as usize)) {
-                    *byte ^= 0xff;
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut plan = Plan::default();
-    for (pid, flags) in [(1, DROP_ZERO), (2, DROP_ZERO)] {
-        let addr = 0x10_0000;
-        plan.tables.extents.push(Extent { addr, len: 0x8_0000, flags, ..Default::default() });
-        plan.sources.push(Source::Memory { pid, addr });
-    }
-    plan.ancestors.insert(2, 1);
+    let plan = family();
     let file = tempfile::tempfile().unwrap();
     let mut go = |_| ControlFlow::Continue(());
     let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut go).unwrap();
@@ -147,6 +127,96 @@ fn pages_of_a_child_that_are_its_ancestors_are_stored_once() {
             assert!(bytes.iter().enumerate().all(|(n, &b)| b == expected(pid, e.addr + n as u64)));
         }
     }
+}
+
+/// The bytes of an extent, from the file.
+fn stored(file: &File, e: &Extent) -> Vec<u8> {
+    ckpt_reader::Scratch::default().contents(file, u64::MAX, e).unwrap().to_vec()
+}
+
+#[test]
+fn compressed_contents_are_smaller_and_the_same() {
+    let file = tempfile::tempfile().unwrap();
+    let mut plan = Plan { compress: true, ..plan() };
+    // Noise, which is stored as it is, between two of the small ones.
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    for (addr, len) in [(0x20_0000, 0x5_0000), (0, 100)] {
+        plan.tables.extents.push(Extent { addr, len, ..Default::default() });
+        plan.sources.push(Source::Bytes((0..len).map(|_| noise()).collect()));
+    }
+    let mut go = |_| ControlFlow::Continue(());
+    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut go).unwrap();
+    let c = out.compression.unwrap();
+    assert!(c.blocks >= 4 && c.stored_bytes < c.block_bytes / 2, "{c:?}");
+    assert!(out.end < 0x2000 + c.stored_bytes + 0x5_0000 + 4 * PAGE_SIZE);
+    for (i, source) in plan.sources.iter().enumerate() {
+        let planned = plan.tables.extents[i];
+        for e in &out.extents[out.first[i] as usize..out.first[i + 1] as usize] {
+            let bytes = stored(&file, e);
+            let mut expected = vec![0; e.len as usize];
+            Bytes.read(source, e.addr - planned.addr, &mut expected).unwrap();
+            assert!(bytes == expected, "{e:?}");
+            assert!(e.is_compressed() || e.file_offset.is_multiple_of(SMALL_ALIGN), "{e:?}");
+        }
+    }
+    assert!(!out.extents.last().unwrap().is_compressed() || out.extents.last().unwrap().len == 100);
+    assert!(out.extents.iter().any(|e| !e.is_compressed() && e.len >= 0x4_0000));
+}
+
+/// The child (process 2) has changed its fifth page.
+struct Family;
+
+impl ContentSource for Family {
+    fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+        Bytes.read(source, skip, buf)?;
+        if let Source::Memory { pid: 2, addr } = source {
+            let fifth = 0x10_4000u64.checked_sub(addr + skip);
+            if let Some(byte) = fifth.and_then(|at| buf.get_mut(at as usize)) {
+                *byte ^= 0xff;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn pages_of_a_child_are_parts_of_its_ancestors_blocks() {
+    let file = tempfile::tempfile().unwrap();
+    let mut plan = Plan { compress: true, ..family() };
+    // Not at the same place in its block.
+    let e = Extent { addr: 0x10_8000, len: 0x7_8000, flags: DROP_ZERO, ..Default::default() };
+    plan.tables.extents.push(e);
+    plan.sources.push(Source::Memory { pid: 3, addr: 0x10_8000 });
+    plan.ancestors.insert(3, 2);
+    let mut go = |_| ControlFlow::Continue(());
+    let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut go).unwrap();
+    for (pid, i) in [(1, 0), (2, 1), (3, 2)] {
+        let mut len = 0;
+        for e in &out.extents[out.first[i] as usize..out.first[i + 1] as usize] {
+            let changed = |addr: u64| if pid == 2 && addr == 0x10_4000 { 0xff } else { 0 };
+            let bytes = stored(&file, e);
+            assert!((e.addr..).zip(&bytes).all(|(addr, &b)| b == memory(addr) ^ changed(addr)), "{e:?}");
+            len += e.len;
+        }
+        assert!(len > 0x4_0000);
+    }
+    let own: u64 = out.compression.unwrap().block_bytes;
+    assert!(out.shared[0] > 0x8_0000 && own < 0x6_0000, "{:?} {own:#x}", out.shared);
+}
+
+fn family() -> Plan {
+    let mut plan = Plan::default();
+    for (pid, flags) in [(1, DROP_ZERO), (2, DROP_ZERO)] {
+        let addr = 0x10_0000;
+        plan.tables.extents.push(Extent { addr, len: 0x8_0000, flags, ..Default::default() });
+        plan.sources.push(Source::Memory { pid, addr });
+    }
+    plan.ancestors.insert(2, 1);
+    plan
 }
 
 #[test]

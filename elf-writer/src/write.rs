@@ -30,6 +30,8 @@ pub struct Summary {
     pub stored_bytes: u64,
     /// Bytes embedded from files.
     pub embedded_bytes: u64,
+    /// What of all that was compressed, before and after.
+    pub compressed_bytes: [u64; 2],
     pub extents: usize,
     /// PT_LOAD segments of the program's memory.
     pub loads: usize,
@@ -130,7 +132,7 @@ fn finish(
     let mm = t.mms[t.tasks[header.root_task as usize].mm as usize];
 
     let standard = core_notes::core_notes(t, header.root_task, header.command);
-    let meta = Metadata::new(t, extents, &standard);
+    let meta = Metadata::new(t, extents, streamed.compression.as_slice(), &standard);
     if meta.len() > places.meta_max {
         let (len, max) = (meta.len(), places.meta_max);
         return Err(FinishError::Plan(format!("{len} bytes of metadata, room for {max}")));
@@ -149,6 +151,7 @@ fn finish(
         image_size: tail_at + tail.len() as u64,
         stored_bytes: sum(0) - streamed.shared[0],
         embedded_bytes: sum(extent_flags::EMBEDDED_FILE) - streamed.shared[1],
+        compressed_bytes: streamed.compression.map_or([0; 2], |c| [c.block_bytes, c.stored_bytes]),
         extents: extents.len(),
         loads,
     };

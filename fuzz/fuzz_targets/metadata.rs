@@ -23,7 +23,7 @@ fn mend(bytes: &mut [u8]) -> Option<()> {
     for i in 0..header.dir_count as usize {
         let at = dir_at + i * size_of::<DirEntry>();
         let (mut entry, _) = DirEntry::read_from_prefix(bytes.get(at..)?).ok()?;
-        entry.note = 0x100 + entry.note % 0x18;
+        entry.note = 0x100 + entry.note % 0x19;
         let start = usize::try_from(entry.offset).ok();
         if let Some(body) = start.and_then(|s| bytes.get(s..s.checked_add(entry.len as usize)?)) {
             entry.checksum = checksum(body);
@@ -55,6 +55,13 @@ fn walk(image: &Image) -> Result<(), FormatError> {
             let _ = image.payload::<fd::socket::InetSocket>(object.payload);
             let _ = image.records::<fd::event::EpollTarget>(object.payload);
         }
+    }
+    // Whatever bytes a block has, decompressing it stays within its lengths. (The tables serve as such bytes.)
+    for block in image.extents.iter().filter(|e| e.is_compressed()).take(8).filter_map(Extent::block) {
+        let mut out = vec![0; block.block_len];
+        let stored = image.extents.as_bytes();
+        content::decompress(&stored[..block.stored_len.min(stored.len())], &mut out);
+        let _ = &out[block.start..block.end];
     }
     for shm in image.shms {
         Image::get(image.files, shm.file, "file")?;

@@ -14,6 +14,10 @@ pub fn header(out: &mut impl Write, image: &Image) -> Result<()> {
     writeln!(out, "program    {}", image.text(h.program))?;
     writeln!(out, "command    {}", image.text(h.command))?;
     writeln!(out, "image      {uuid}, format {}, {} bytes", h.version, h.image_size)?;
+    for c in image.compression {
+        let (before, after) = (c.block_bytes, c.stored_bytes);
+        writeln!(out, "compressed {before} bytes to {after} (LZ4, {} blocks)", c.blocks)?;
+    }
     writeln!(out, "dumped     {} by {}", utc(h.time_realtime / 1_000_000_000), image.text(h.dumper))?;
     writeln!(out, "on         {} ({})", image.text(h.host), image.text(h.kernel))?;
     writeln!(out, "features   {}", features(&h.cpu))?;

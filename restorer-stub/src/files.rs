@@ -2,6 +2,7 @@
 //! and memfds) once, however many descriptors and mappings share them.
 
 use crate::ctx::Ctx;
+use crate::mem::blocks::{self, Blocks};
 use crate::mem::work::{Buffer, Work};
 use crate::report::{Error, Result, note};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd};
@@ -26,6 +27,8 @@ pub struct Files {
     made: &'static [AtomicU32],
     /// For copying contents.
     buffer: Buffer,
+    /// The same for compressed ones.
+    blocks: Buffer,
 }
 
 impl Files {
@@ -35,6 +38,7 @@ impl Files {
             origins: work.slice(count)?,
             made: work.shared_slice(count)?,
             buffer: Buffer::new(work, MAX_EXTENT as usize)?,
+            blocks: Buffer::new(work, blocks::ROOM)?,
         })
     }
 }
@@ -295,10 +299,17 @@ pub fn copy_extents(
     what: &'static [u8],
     mut put: impl FnMut(&[u8], u64) -> crate::sys::Result<()>,
 ) -> Result<()> {
+    let mut blocks = Blocks::new(ctx.files.blocks.take(blocks::ROOM as u64)?);
     for extent in Image::slice(ctx.image.extents, range, "extents")? {
-        let bytes = ctx.files.buffer.take(extent.len)?;
-        fd::pread_exact(ctx.image_fd, bytes, extent.file_offset)
-            .map_err(|e| Error::os("cannot read the image for")(e).path(what))?;
+        let bytes = match extent.is_compressed() {
+            true => blocks.bytes(ctx.image_fd, extent).map_err(|e| e.path(what))?,
+            false => {
+                let bytes = ctx.files.buffer.take(extent.len)?;
+                fd::pread_exact(ctx.image_fd, bytes, extent.file_offset)
+                    .map_err(|e| Error::os("cannot read the image for")(e).path(what))?;
+                bytes
+            }
+        };
         if !ctx.options.no_verify && checksum(bytes) != extent.checksum {
             return Err(Error::new("the image is damaged: wrong checksum of the contents of")
                 .path(what)

@@ -281,6 +281,7 @@ impl Builder {
             sources: self.sources,
             ancestors: self.ancestors,
             urgent: Vec::new(),
+            compress: false,
         })
     }
 }

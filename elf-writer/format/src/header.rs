@@ -118,4 +118,5 @@ pub enum NoteType {
     SysvSems = 0x115,
     SysvMsgs = 0x116,
     SemUndos = 0x117,
+    Compression = 0x118,
 }

@@ -21,6 +21,8 @@ pub enum FormatError {
     UnknownCritical(u32),
     /// A reference outside its table.
     Reference(&'static str),
+    /// Compressed in a way that this reader does not know.
+    Compression(u32),
 }
 
 impl core::fmt::Display for FormatError {
@@ -39,6 +41,9 @@ impl core::fmt::Display for FormatError {
             Self::UnknownCritical(n) => {
                 write!(f, "the image needs a newer program: critical note {n:#x} is unknown")
             }
+            Self::Compression(method) => {
+                write!(f, "the image needs a newer program: compression method {method} is unknown")
+            }
             Self::Reference(what) => write!(f, "the image is damaged: bad reference to {what}"),
         }
     }
@@ -55,7 +60,7 @@ pub struct Meta<'a> {
 }
 
 /// Known note types, for the "unknown critical" rule.
-const KNOWN: core::ops::RangeInclusive<u32> = 0x100..=0x117;
+const KNOWN: core::ops::RangeInclusive<u32> = 0x100..=0x118;
 
 impl<'a> Meta<'a> {
     /// Length of the ELF note header and padded owner name that precede each description.
@@ -177,6 +182,8 @@ pub struct Image<'a> {
     pub sems: &'a [SysvSem],
     pub msgs: &'a [SysvMsg],
     pub sem_undos: &'a [SemUndo],
+    /// Empty, or one record.
+    pub compression: &'a [Compression],
     blobs: &'a [u8],
 }
 
@@ -184,6 +191,10 @@ impl<'a> Image<'a> {
     /// Parses and verifies the metadata region.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let meta = Meta::parse(bytes)?;
+        let compression = meta.table::<Compression>(NoteType::Compression)?;
+        if let Some(other) = compression.iter().find(|c| c.method != content::METHOD_LZ4) {
+            return Err(FormatError::Compression(other.method));
+        }
         Ok(Self {
             header: meta.header(),
             tasks: meta.table(NoteType::Tasks)?,
@@ -208,6 +219,7 @@ impl<'a> Image<'a> {
             sems: meta.table(NoteType::SysvSems)?,
             msgs: meta.table(NoteType::SysvMsgs)?,
             sem_undos: meta.table(NoteType::SemUndos)?,
+            compression,
             blobs: meta.note(NoteType::Blobs).unwrap_or(&[]),
             meta,
         })

@@ -27,7 +27,7 @@ pub mod task;
 pub mod thread;
 
 pub use blob::{Range, Span};
-pub use content::{Extent, extent_flags};
+pub use content::{Compression, Extent, extent_flags};
 pub use fd::{FdEntry, Lock, Object, ObjectKind};
 pub use file::FileIdent;
 pub use header::{DirEntry, Header, Loss, NoteType};

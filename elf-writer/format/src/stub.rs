@@ -29,8 +29,9 @@ crate::records! {
 /// Name of the `StubConfig` static in the stub.
 pub const STUB_CONFIG_SYMBOL: &str = "CKPT_STUB_CONFIG";
 
-/// Bytes of work area that the stub needs besides [`WORK_PER_THREAD`] for each thread.
-pub const WORK_BASE: u64 = 4 << 20;
+/// Bytes of work area that the stub needs besides [`WORK_PER_THREAD`] for each thread: half of it for those
+/// who decompress.
+pub const WORK_BASE: u64 = 9 << 20;
 /// Bytes of work area for each saved thread (its stack while the stub runs).
 pub const WORK_PER_THREAD: u64 = 16 << 10;
 /// Bytes of parking: room for the vDSO, the staging areas, and again room for the vDSO (which stays

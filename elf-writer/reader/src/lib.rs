@@ -1,13 +1,14 @@
 //! Reading an image file: its tables, the bytes that it stores, every checksum in it. Executes nothing, and
 //! trusts nothing: whatever is in the file, the worst that happens is an error.
 
-use ckpt_format::content::MAX_EXTENT;
+use ckpt_format::content::{MAX_EXTENT, decompress};
 use ckpt_format::{EI_PAD_MAGIC, Extent, FormatError, Image, Meta, checksum};
 use object::LittleEndian as Le;
 use object::elf::{FileHeader64, PT_NOTE, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use zerocopy::IntoBytes;
@@ -23,6 +24,61 @@ pub enum ReadError {
         "the image is damaged: {len} bytes for address {addr:#x} (at offset {offset:#x}) do not match their checksum"
     )]
     Extent { addr: u64, len: u64, offset: u64 },
+    #[error(
+        "the image is damaged: {len} compressed bytes at offset {offset:#x}, for address {addr:#x}, cannot be decompressed"
+    )]
+    Compressed { addr: u64, len: u64, offset: u64 },
+}
+
+/// Buffers for reading extents.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    bytes: Vec<u8>,
+    stored: Vec<u8>,
+    /// The compressed block that is in `bytes`: several extents in a row may be in one.
+    block: Option<(u64, usize)>,
+}
+
+impl Scratch {
+    /// The bytes of an extent of an image of `size` bytes, decompressed and verified.
+    ///
+    /// # Errors
+    /// When they cannot be read or decompressed, or do not match their checksum.
+    pub fn contents(&mut self, file: &File, size: u64, e: &Extent) -> Result<&[u8], ReadError> {
+        let range = self.read(file, size, e)?;
+        let bytes = &self.bytes[range];
+        if checksum(bytes) != e.checksum {
+            return Err(ReadError::Extent { addr: e.addr, len: e.len, offset: e.file_offset });
+        }
+        Ok(bytes)
+    }
+
+    /// Where in `bytes` they are.
+    fn read(&mut self, file: &File, size: u64, e: &Extent) -> Result<Range<usize>, ReadError> {
+        let end = e.file_offset.checked_add(e.stored());
+        if e.len > MAX_EXTENT || end.is_none_or(|end| end > size) {
+            return Err(FormatError::Reference("extent").into());
+        }
+        if !e.is_compressed() {
+            self.block = None;
+            self.bytes.resize(e.len as usize, 0);
+            file.read_exact_at(&mut self.bytes, e.file_offset)?;
+            return Ok(0..self.bytes.len());
+        }
+        let block = e.block().ok_or(FormatError::Reference("extent"))?;
+        let id = (block.file_offset, block.block_len);
+        if self.block != Some(id) {
+            self.block = None;
+            self.stored.resize(block.stored_len, 0);
+            self.bytes.resize(block.block_len, 0);
+            file.read_exact_at(&mut self.stored, block.file_offset)?;
+            if !decompress(&self.stored, &mut self.bytes) {
+                return Err(ReadError::Compressed { addr: e.addr, len: e.stored(), offset: e.file_offset });
+            }
+            self.block = Some(id);
+        }
+        Ok(block.start..block.end)
+    }
 }
 
 /// An image file, with its metadata in memory.
@@ -80,21 +136,12 @@ impl ImageFile {
         Image::parse(&self.region.as_bytes()[..self.len])
     }
 
-    /// The bytes of an extent, verified.
+    /// The bytes of an extent, decompressed and verified.
     ///
     /// # Errors
-    /// When they cannot be read or do not match their checksum.
-    pub fn contents<'b>(&self, e: &Extent, buf: &'b mut Vec<u8>) -> Result<&'b [u8], ReadError> {
-        let end = e.file_offset.checked_add(e.len);
-        if e.len > MAX_EXTENT || end.is_none_or(|end| end > self.size) {
-            return Err(FormatError::Reference("extent").into());
-        }
-        buf.resize(e.len as usize, 0);
-        self.file.read_exact_at(buf, e.file_offset)?;
-        if checksum(buf) != e.checksum {
-            return Err(ReadError::Extent { addr: e.addr, len: e.len, offset: e.file_offset });
-        }
-        Ok(buf)
+    /// As [`Scratch::contents`].
+    pub fn contents<'b>(&self, e: &Extent, scratch: &'b mut Scratch) -> Result<&'b [u8], ReadError> {
+        scratch.contents(&self.file, self.size, e)
     }
 
     /// Checks every checksum of the contents, and goes on after damage.
@@ -103,11 +150,11 @@ impl ImageFile {
     /// What `damage` returns.
     pub fn verify<E>(&self, mut damage: impl FnMut(ReadError) -> Result<(), E>) -> Result<Verified, E> {
         let mut out = Verified::default();
-        let mut buf = Vec::new();
+        let mut scratch = Scratch::default();
         // Verified when it was opened.
         let extents = self.image().map_or(&[][..], |image| image.extents);
         for e in extents {
-            match self.contents(e, &mut buf) {
+            match self.contents(e, &mut scratch) {
                 Ok(bytes) => {
                     out.extents += 1;
                     out.bytes += bytes.len() as u64;

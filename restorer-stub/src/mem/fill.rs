@@ -3,6 +3,7 @@
 //! Helpers are processes that share our memory and descriptors, not threads of ours, so that their
 //! ids are free again when they have been waited for: the program's threads may need these ids.
 
+use super::blocks::{self, Blocks};
 use super::huge::{self, Huge, Staging};
 use super::map;
 use crate::ctx::Ctx;
@@ -86,6 +87,11 @@ fn work(job: &Job) -> Result<()> {
     let mut vmas = job.vmas.iter();
     let mut current = vmas.next();
     let staging = job.huge.as_ref().and_then(Huge::staging);
+    let room = match job.ctx.image.compression.is_empty() {
+        true => None,
+        false => Some(job.ctx.work.slice(blocks::ROOM)?),
+    };
+    let mut blocks = room.map(Blocks::new);
     while let Some(vma) = current {
         let all = extents(job.ctx, vma)?;
         let next = job.next.load(Ordering::Relaxed);
@@ -98,21 +104,21 @@ fn work(job: &Job) -> Result<()> {
         let n = whole.map_or_else(|| batch(rest), |(_, n)| n);
         if job.next.compare_exchange(next, next + n, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             match whole {
-                Some((staging, _)) => read_huge(job.ctx, vma, &rest[..n], staging)?,
-                None => read(job.ctx, vma, &rest[..n], 0)?,
+                Some((staging, _)) => read_huge(job.ctx, vma, &rest[..n], staging, &mut blocks)?,
+                None => read_all(job.ctx, vma, &rest[..n], 0, &mut blocks)?,
             }
         }
     }
     Ok(())
 }
 
-/// How many extents, from the first on, lie one after the other in the image and fit one call.
+/// How many extents, from the first on, lie one after the other in the image, or in the same compressed
+/// block, and fit one call.
 fn batch(extents: &[Extent]) -> usize {
     let mut bytes = 0;
     let mut n = 0;
     for pair in extents.iter().take(BATCH) {
-        let follows =
-            n == 0 || extents[n - 1].file_offset.checked_add(extents[n - 1].len) == Some(pair.file_offset);
+        let follows = n == 0 || follows(&extents[n - 1], pair);
         bytes += pair.len;
         // A huge page may start there.
         let boundary = n > 0 && pair.addr.is_multiple_of(huge::HUGE);
@@ -124,11 +130,74 @@ fn batch(extents: &[Extent]) -> usize {
     n
 }
 
+fn follows(a: &Extent, b: &Extent) -> bool {
+    match (a.is_compressed(), b.is_compressed()) {
+        (true, true) => a.file_offset == b.file_offset,
+        (false, false) => a.file_offset.checked_add(a.len) == Some(b.file_offset),
+        _ => false,
+    }
+}
+
 /// Reads the extents of a whole huge page into the staging area, and moves it into place.
-fn read_huge(ctx: &Ctx, vma: &Vma, extents: &[Extent], staging: &Staging<'_>) -> Result<()> {
+fn read_huge(
+    ctx: &Ctx,
+    vma: &Vma,
+    extents: &[Extent],
+    staging: &Staging<'_>,
+    blocks: &mut Option<Blocks<'_>>,
+) -> Result<()> {
     let to = extents.first().map_or(0, |e| e.addr);
-    read(ctx, vma, extents, staging.addr().wrapping_sub(to))?;
-    if staging.move_to(to) { Ok(()) } else { read(ctx, vma, extents, 0) }
+    read_all(ctx, vma, extents, staging.addr().wrapping_sub(to), blocks)?;
+    if staging.move_to(to) { Ok(()) } else { read_all(ctx, vma, extents, 0, blocks) }
+}
+
+/// Reads and verifies extents, wherever they lie in the image, to their addresses plus `shift`.
+fn read_all(
+    ctx: &Ctx,
+    vma: &Vma,
+    mut extents: &[Extent],
+    shift: u64,
+    blocks: &mut Option<Blocks<'_>>,
+) -> Result<()> {
+    while let Some(first) = extents.first() {
+        let n = if first.is_compressed() { 1 } else { batch(extents) };
+        match (first.is_compressed(), &mut *blocks) {
+            (true, Some(blocks)) => decompress(ctx, vma, first, shift, blocks)?,
+            (true, None) => {
+                return Err(Error::new("the image is damaged: no method to decompress").on(map::on(vma)));
+            }
+            (false, _) => read(ctx, vma, &extents[..n], shift)?,
+        }
+        extents = &extents[n..];
+    }
+    Ok(())
+}
+
+/// One compressed extent to its address plus `shift`.
+fn decompress(ctx: &Ctx, vma: &Vma, e: &Extent, shift: u64, blocks: &mut Blocks<'_>) -> Result<()> {
+    inside(vma, e)?;
+    // SAFETY: inside the VMA (checked), which is mapped, writable and the program's, or shifted from there
+    // into a staging area as large as what is read; nobody else uses it.
+    let to =
+        unsafe { core::slice::from_raw_parts_mut(e.addr.wrapping_add(shift) as *mut u8, e.len as usize) };
+    blocks.copy(ctx.image_fd, e, to)?;
+    verify(ctx, e, to)
+}
+
+fn inside(vma: &Vma, e: &Extent) -> Result<()> {
+    match e.addr.checked_add(e.len) {
+        Some(end) if e.addr >= vma.start && end <= vma.end => Ok(()),
+        _ => Err(Error::new("the image is damaged: contents outside of").on(map::on(vma))),
+    }
+}
+
+fn verify(ctx: &Ctx, e: &Extent, bytes: &[u8]) -> Result<()> {
+    if ctx.options.no_verify || checksum(bytes) == e.checksum {
+        return Ok(());
+    }
+    Err(Error::new("the image is damaged: wrong checksum of the contents of")
+        .on(On::Range(e.addr, e.addr + e.len))
+        .remedy("copy or dump it again; --no-verify skips the check"))
 }
 
 /// Reads and verifies extents that lie one after the other in the image, to their addresses plus
@@ -137,10 +206,7 @@ fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent], shift: u64) -> Result<()> {
     let mut iov = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; BATCH];
     let mut left = 0;
     for (iov, e) in iov.iter_mut().zip(extents) {
-        let end = e.addr.checked_add(e.len).filter(|end| *end <= vma.end);
-        if e.addr < vma.start || end.is_none() {
-            return Err(Error::new("the image is damaged: contents outside of").on(map::on(vma)));
-        }
+        inside(vma, e)?;
         *iov = iovec { iov_base: e.addr.wrapping_add(shift) as *mut _, iov_len: e.len };
         left += e.len;
     }
@@ -159,18 +225,11 @@ fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent], shift: u64) -> Result<()> {
         offset += n;
         iov = advance(iov, n);
     }
-    if ctx.options.no_verify {
-        return Ok(());
-    }
     for e in extents {
         // SAFETY: filled just now, readable, inside the VMA; nobody writes to it.
         let bytes =
             unsafe { core::slice::from_raw_parts(e.addr.wrapping_add(shift) as *const u8, e.len as usize) };
-        if checksum(bytes) != e.checksum {
-            return Err(Error::new("the image is damaged: wrong checksum of the contents of")
-                .on(On::Range(e.addr, e.addr + e.len))
-                .remedy("copy or dump it again; --no-verify skips the check"));
-        }
+        verify(ctx, e, bytes)?;
     }
     Ok(())
 }

@@ -79,20 +79,18 @@ fn eligible(v: &Vma) -> bool {
     v.kind == VmaKind::Anonymous as u32 && v.flags & NOT == 0 && v.prot & PROT_EXEC == 0
 }
 
-/// How many extents, from the first on, make up one aligned huge page, one after the other in the
-/// image; `None` if they do not.
+/// How many extents, from the first on, make up one aligned huge page; `None` if they do not.
 pub fn whole_page(v: &Vma, extents: &[Extent]) -> Option<usize> {
     let first = extents.first()?;
     if !eligible(v) || !first.addr.is_multiple_of(HUGE) {
         return None;
     }
-    let (mut addr, mut offset) = (first.addr, first.file_offset);
+    let mut addr = first.addr;
     for (i, e) in extents.iter().enumerate() {
-        if e.addr != addr || e.file_offset != offset {
+        if e.addr != addr {
             return None;
         }
         addr = addr.checked_add(e.len)?;
-        offset = offset.checked_add(e.len)?;
         match (addr - first.addr).cmp(&HUGE) {
             core::cmp::Ordering::Less => {}
             core::cmp::Ordering::Equal => return Some(i + 1),

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod aio;
+pub mod blocks;
 pub mod fill;
 pub mod huge;
 pub mod map;
