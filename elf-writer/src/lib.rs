@@ -5,7 +5,6 @@
 
 mod alias;
 mod compress;
-pub mod core_notes;
 pub mod elf;
 pub mod error;
 pub mod layout;

@@ -9,16 +9,8 @@ use crate::plan::{DROP_ZERO, Tables};
 use crate::stub::as_bytes;
 use ckpt_format::header::dir_flags;
 use ckpt_format::*;
+use ckpt_reader::core_notes::StandardNote;
 use zerocopy::IntoBytes;
-
-/// A note of another owner, written after ours.
-#[derive(Clone, Debug)]
-pub struct StandardNote {
-    /// With the NUL.
-    pub owner: &'static [u8],
-    pub kind: u32,
-    pub desc: Vec<u8>,
-}
 
 /// Offset of the header record in the region.
 const HEADER_AT: usize = Meta::FIRST_NOTE + Meta::NOTE_HEADER;
@@ -206,7 +198,7 @@ mod tests {
         many.blobs.resize(8192, 1);
         many.threads = vec![Thread { xstate: Span { offset: 0, len: 8192 }, ..Default::default() }; 1000];
         many.tasks[0].threads = Range { first: 0, count: 1000 };
-        let notes = crate::core_notes::core_notes(&many, 0, Span::default());
+        let notes = ckpt_reader::core_notes::core_notes(&many.view(), 0, Span::default());
         let bytes = Metadata::new(&many, &[], &[], &notes).finish(Header::default());
         assert!(bytes.len() as u64 <= upper_bound(&many));
     }

@@ -2,6 +2,7 @@
 
 use crate::alias::Owner;
 use ckpt_format::*;
+use ckpt_reader::core_notes::View;
 use std::collections::HashMap;
 
 /// All tables, as they will be in the image. `extents` are the *planned* extents: of any length, in
@@ -33,6 +34,22 @@ pub struct Tables {
     pub msgs: Vec<SysvMsg>,
     pub sem_undos: Vec<SemUndo>,
     pub blobs: Vec<u8>,
+}
+
+impl Tables {
+    /// What a core file's notes are made from.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View {
+            tasks: &self.tasks,
+            threads: &self.threads,
+            mms: &self.mms,
+            vmas: &self.vmas,
+            files: &self.files,
+            creds: &self.creds,
+            blobs: &self.blobs,
+        }
+    }
 }
 
 /// [`Extent::flags`] of a planned extent only: pages that hold nothing but zeros need not be stored,

@@ -10,8 +10,9 @@ use crate::plan::{ContentSource, Plan};
 use crate::sections::{memory_sections, segment_flags};
 use crate::stream::{self, Progress, Streamed};
 use crate::stub::{Stub, StubSegment};
-use crate::{Tables, WriteError, core_notes, notes};
+use crate::{Tables, WriteError, notes};
 use ckpt_format::{Extent, Mm, PAGE_SIZE, Range, extent_flags};
+use ckpt_reader::core_notes::core_notes;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -131,7 +132,7 @@ fn finish(
     let header = &mut plan.header;
     let mm = t.mms[t.tasks[header.root_task as usize].mm as usize];
 
-    let standard = core_notes::core_notes(t, header.root_task, header.command);
+    let standard = core_notes(&t.view(), header.root_task, header.command);
     let meta = Metadata::new(t, extents, streamed.compression.as_slice(), &standard);
     if meta.len() > places.meta_max {
         let (len, max) = (meta.len(), places.meta_max);

@@ -184,7 +184,7 @@ pub struct Image<'a> {
     pub sem_undos: &'a [SemUndo],
     /// Empty, or one record.
     pub compression: &'a [Compression],
-    blobs: &'a [u8],
+    pub blobs: &'a [u8],
 }
 
 impl<'a> Image<'a> {

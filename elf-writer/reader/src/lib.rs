@@ -1,6 +1,8 @@
 //! Reading an image file: its tables, the bytes that it stores, every checksum in it. Executes nothing, and
 //! trusts nothing: whatever is in the file, the worst that happens is an error.
 
+pub mod core_notes;
+
 use ckpt_format::content::{MAX_EXTENT, decompress};
 use ckpt_format::{EI_PAD_MAGIC, Extent, FormatError, Image, Meta, checksum};
 use object::LittleEndian as Le;

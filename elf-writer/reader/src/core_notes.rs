@@ -1,10 +1,43 @@
 //! The notes of a core file, so that debuggers and `readelf -n` find what they know, and a core file
 //! is a cheap rewrite of the headers. Layouts: `include/uapi/linux/elfcore.h`, x86-64.
 
-use crate::notes::StandardNote;
-use crate::plan::Tables;
-use crate::stub::as_bytes;
-use ckpt_format::{NONE, PAGE_SIZE, Span, Task, Thread};
+use ckpt_format::{Creds, FileIdent, Image, Mm, NONE, PAGE_SIZE, Span, Task, Thread, Vma};
+use zerocopy::IntoBytes;
+
+/// A note of another owner than ours.
+#[derive(Clone, Debug)]
+pub struct StandardNote {
+    /// With the NUL.
+    pub owner: &'static [u8],
+    pub kind: u32,
+    pub desc: Vec<u8>,
+}
+
+/// The tables that the notes are made from: those of an image, or of a plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View<'a> {
+    pub tasks: &'a [Task],
+    pub threads: &'a [Thread],
+    pub mms: &'a [Mm],
+    pub vmas: &'a [Vma],
+    pub files: &'a [FileIdent],
+    pub creds: &'a [Creds],
+    pub blobs: &'a [u8],
+}
+
+impl<'a> From<&Image<'a>> for View<'a> {
+    fn from(i: &Image<'a>) -> Self {
+        Self {
+            tasks: i.tasks,
+            threads: i.threads,
+            mms: i.mms,
+            vmas: i.vmas,
+            files: i.files,
+            creds: i.creds,
+            blobs: i.blobs,
+        }
+    }
+}
 
 const CORE: &[u8] = b"CORE\0";
 const LINUX: &[u8] = b"LINUX\0";
@@ -18,9 +51,10 @@ const NT_X86_XSTATE: u32 = 0x202;
 /// The legacy (FXSAVE) part of an XSAVE area.
 const FXSAVE_LEN: usize = 512;
 
-/// Notes of the root task, in the kernel's order: leader first.
-pub fn core_notes(t: &Tables, root: u32, command: Span) -> Vec<StandardNote> {
-    let Some(task) = t.tasks.get(root as usize) else { return Vec::new() };
+/// Notes of a task, in the kernel's order: leader first.
+#[must_use]
+pub fn core_notes(t: &View<'_>, task: u32, command: Span) -> Vec<StandardNote> {
+    let Some(task) = t.tasks.get(task as usize) else { return Vec::new() };
     let threads = t.threads.get(task.threads.indices()).unwrap_or(&[]);
     let mut out = Vec::new();
     let core = |kind, desc| StandardNote { owner: CORE, kind, desc };
@@ -42,7 +76,7 @@ pub fn core_notes(t: &Tables, root: u32, command: Span) -> Vec<StandardNote> {
     out
 }
 
-fn blob(t: &Tables, span: Span) -> &[u8] {
+fn blob<'a>(t: &View<'a>, span: Span) -> &'a [u8] {
     let start = span.offset as usize;
     t.blobs.get(start..start.saturating_add(span.len as usize)).unwrap_or(&[])
 }
@@ -58,13 +92,13 @@ fn prstatus(task: &Task, thread: &Thread) -> Vec<u8> {
     for (i, id) in [thread.tid, task.ppid, task.pgid, task.sid].into_iter().enumerate() {
         put(&mut out, 32 + i * 4, &id.to_le_bytes());
     }
-    put(&mut out, 112, as_bytes(&thread.regs));
+    put(&mut out, 112, thread.regs.as_bytes());
     put(&mut out, 328, &1u32.to_le_bytes());
     out
 }
 
 /// `struct elf_prpsinfo`.
-fn prpsinfo(t: &Tables, task: &Task, leader: &Thread, command: Span) -> Vec<u8> {
+fn prpsinfo(t: &View<'_>, task: &Task, leader: &Thread, command: Span) -> Vec<u8> {
     let mut out = vec![0; 136];
     out[1] = b'R';
     out[3] = leader.sched_nice as i8 as u8;
@@ -81,7 +115,7 @@ fn prpsinfo(t: &Tables, task: &Task, leader: &Thread, command: Span) -> Vec<u8> 
 }
 
 /// Count and page size; start, end, page offset of each mapped file; their names.
-fn nt_file(t: &Tables, vmas: std::ops::Range<usize>) -> Vec<u8> {
+fn nt_file(t: &View<'_>, vmas: std::ops::Range<usize>) -> Vec<u8> {
     let mut ranges = Vec::new();
     let mut names = Vec::new();
     let mut count = 0u64;
@@ -110,7 +144,7 @@ fn nt_file(t: &Tables, vmas: std::ops::Range<usize>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ckpt_format::{FileIdent, Range, Regs, Vma};
+    use ckpt_format::{Range, Regs};
 
     #[test]
     fn prstatus_has_the_kernels_offsets() {
@@ -123,15 +157,11 @@ mod tests {
     #[test]
     fn nt_file_lists_named_files_only() {
         let file = FileIdent { path: Span { offset: 0, len: 4 }, ..Default::default() };
-        let t = Tables {
-            vmas: vec![
-                Vma { start: 0x1000, end: 0x3000, file_offset: 0x2000, file: 0, ..Default::default() },
-                Vma { start: 0x9000, end: 0xa000, file: NONE, ..Default::default() },
-            ],
-            files: vec![file],
-            blobs: b"/bin".to_vec(),
-            ..Default::default()
-        };
+        let vmas = [
+            Vma { start: 0x1000, end: 0x3000, file_offset: 0x2000, file: 0, ..Default::default() },
+            Vma { start: 0x9000, end: 0xa000, file: NONE, ..Default::default() },
+        ];
+        let t = View { vmas: &vmas, files: &[file], blobs: b"/bin", ..Default::default() };
         let r = Range { first: 0, count: 2 };
         let out = nt_file(&t, r.indices());
         assert_eq!(out.len(), 16 + 24 + 5);
