@@ -89,7 +89,10 @@ pub fn victim(name: &str, variant: Variant) -> anyhow::Result<PathBuf> {
     let dir = profile_dir()?.join("victims");
     std::fs::create_dir_all(&dir)?;
     let exe = dir.join(format!("{name}{}", variant.suffix()));
-    let headers = ["victim.h", "tree.h", "maps.h", "spin.h"].map(|name| source_dir.join(name));
+    let headers: Vec<PathBuf> = std::fs::read_dir(&source_dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "h"))
+        .collect();
     if is_newer(&exe, &source, &headers) {
         return Ok(exe);
     }

@@ -43,7 +43,7 @@ mod victim;
 pub mod view;
 mod workdir;
 
-pub use build::{Variant, tool};
+pub use build::{Variant, tool, victim as victim_program};
 pub use ckpt::{Dump, Dumped, Restore, failpoints};
 pub use process::{Launch, Proc};
 pub use pty::Terminal;
