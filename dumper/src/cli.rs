@@ -83,7 +83,7 @@ pub struct Cli {
     #[arg(long)]
     pub json: bool,
 
-    /// Tell what is being done; twice for details
+    /// Tell what is being done; twice for details, and how long each step took
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 

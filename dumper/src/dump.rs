@@ -99,7 +99,10 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 /// # Errors
 /// See [`Refusal`].
 pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
-    dump_it(request, progress).map_err(|refusal| match refusal {
+    report::lap("started");
+    let result = dump_it(request, progress);
+    report::laps();
+    result.map_err(|refusal| match refusal {
         // Whatever failed first, it failed because of that.
         Refusal::Error(error)
             if error.downcast_ref::<Failure>().is_none() && preflight::is_gone(request.pid) =>
@@ -113,14 +116,19 @@ pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Re
 fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
     let started = Instant::now();
     let name = preflight::check(request.pid)?;
-    let image = request.output.map(create).transpose()?;
+    let mut image = request.output.map(create).transpose()?;
+    if let Some(image) = &mut image {
+        image.make_room(preflight::own_memory(request.pid)).map_err(|e| output_error(Path::new(""), e))?;
+    }
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
     // Before anything is stopped, where it may be needed: it takes milliseconds.
     let traced = preflight::has_children(request.pid).then(preflight::traced);
     let whole = !request.options.allow.contains("children");
+    report::lap("prepared");
 
     let mut frozen = FrozenTree::freeze(request.pid, whole)?;
+    report::lap("threads prepared");
     report::info(|| {
         let (live, threads, zombies) = (frozen.live.len(), frozen.thread_count(), frozen.zombies.len());
         format!(
@@ -143,10 +151,12 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     if request.snapshot {
         facts.obstacles.extend(snapshot::obstacles(&facts));
     }
+    report::lap("observed: System V IPC");
     failpoint::hit("after-collect")?;
     stop_requested()?;
     let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(named)?;
     plan.compress = request.compress;
+    report::lap("planned");
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
 
@@ -160,6 +170,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         true => Some(snapshot::take(&mut frozen, &facts, &mut plan).context("--snapshot")?),
         false => None,
     };
+    report::lap("copied (--snapshot)");
     // Those that are to end otherwise than by running on must not do so before the image is complete.
     let early = if copy.is_some() { Stage::Urgent } else { Stage::All };
     let early = (request.fate == Fate::Run).then_some(early);
@@ -170,6 +181,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let Stopped { frozen, pause } = stopped;
     outcome.pause = pause?;
     let image = written?;
+    report::lap("image written");
     copy.map_or(Ok(()), Snapshot::end)?;
     failpoint::hit("after-write")?;
     stop_requested()?;
@@ -192,6 +204,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         }
         commit(image, request.output, request.sync)?
     };
+    report::lap("image named");
     outcome.image_bytes = summary.image_size;
     outcome.stored_bytes = summary.stored_bytes;
     outcome.embedded_bytes = summary.embedded_bytes;
@@ -209,7 +222,9 @@ struct Stopped {
 impl Stopped {
     fn run_on(&mut self) -> io::Result<()> {
         if let Some(frozen) = self.frozen.take() {
+            report::lap("contents read");
             self.pause = frozen.end(Fate::Run);
+            report::lap("processes run on");
             failpoint::hit("running").map_err(io::Error::other)?;
         }
         if self.pause.is_err() { Err(io::Error::other("a process ended")) } else { Ok(()) }

@@ -44,6 +44,14 @@ pub fn check(pid: i32) -> Result<String> {
     Ok(name)
 }
 
+/// Bytes of memory that the process has now and no file does; 0 where that is not told.
+#[must_use]
+pub fn own_memory(pid: i32) -> u64 {
+    let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = |key| proc::field(&status, key)?.split_whitespace().next()?.parse::<u64>().ok();
+    1024 * (kib("RssAnon").unwrap_or(0) + kib("RssShmem").unwrap_or(0))
+}
+
 /// Zombie or dead; a leader that has exited before its other threads is shown as a zombie, too.
 fn ended(stat: &proc::Stat) -> bool {
     matches!(stat.state, b'Z' | b'X' | b'x') && stat.num_threads <= 1

@@ -1,8 +1,12 @@
 //! Messages on stderr.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+/// What was done until when.
+static LAPS: Mutex<Vec<(&'static str, Instant)>> = Mutex::new(Vec::new());
 
 /// How many `-v` were given.
 pub fn set_verbosity(level: u8) {
@@ -20,6 +24,23 @@ pub fn info(message: impl FnOnce() -> String) {
 pub fn debug(message: impl FnOnce() -> String) {
     if VERBOSITY.load(Ordering::Relaxed) >= 2 {
         eprintln!("ckpt-dump: {}", message());
+    }
+}
+
+/// For `-vv`: that something was done by now. Printed by [`laps`], as writing takes time, too.
+pub fn lap(done: &'static str) {
+    if VERBOSITY.load(Ordering::Relaxed) >= 2
+        && let Ok(mut laps) = LAPS.lock()
+    {
+        laps.push((done, Instant::now()));
+    }
+}
+
+/// For `-vv`: how long each step took.
+pub fn laps() {
+    let laps = LAPS.lock().map(|mut laps| std::mem::take(&mut *laps)).unwrap_or_default();
+    for pair in laps.windows(2) {
+        debug(|| format!("{:>9}  {}", duration(pair[1].1 - pair[0].1), pair[1].0));
     }
 }
 

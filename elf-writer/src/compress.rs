@@ -136,11 +136,11 @@ struct Packed {
 }
 
 /// One of the threads: compresses and writes buffers until there are no more.
-pub fn work(
+pub fn work<'b>(
     file: &File,
     order: &Order,
-    full: &Mutex<Receiver<Filled>>,
-    free: &Sender<Vec<u8>>,
+    full: &Mutex<Receiver<Filled<'b>>>,
+    free: &Sender<&'b mut [u8]>,
 ) -> io::Result<()> {
     let mut guard = FailOnDrop(order, true);
     let mut table = CompressTable::large();
@@ -152,7 +152,7 @@ pub fn work(
         packed.clear();
         data.clear();
         for parts in filled.parts.chunk_by(|_, b| !b.begins) {
-            packed.push(pack(&filled.buf, parts, &mut table, &mut plain, &mut data)?);
+            packed.push(pack(filled.buf, parts, &mut table, &mut plain, &mut data)?);
         }
         if order.place(filled.number, &mut packed).is_none() {
             break;

@@ -4,6 +4,7 @@
 //! [`write::PendingImage::commit`] syncs it and gives it its name.
 
 mod alias;
+mod buffers;
 mod compress;
 pub mod elf;
 pub mod error;

@@ -1,8 +1,12 @@
 //! Copies the contents into the file: one thread reads, looks for zeros and computes checksums, the
 //! other writes. A few buffers that fit the L2 cache go round between them; nothing is copied twice.
 //! Several others write, and are given more buffers, when the contents are compressed.
+//!
+//! Contents of up to [`AT_ONCE`] are read as fast as they can be, so that the processes can run on: there is a
+//! buffer for all of them, and the writer computes the checksums.
 
 use crate::alias::{Owner, Run, Stored};
+use crate::buffers::{AT_ONCE, Buffers, MOST_BUFFERS, Room};
 use crate::compress::{self, Blocks, Order};
 use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage};
 use crate::{Tables, WriteError};
@@ -13,7 +17,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
 /// Size of a buffer, and the longest extent that is written.
@@ -21,7 +25,8 @@ pub const CHUNK: usize = 256 << 10;
 const _: () = assert!(CHUNK as u64 <= MAX_EXTENT && CHUNK.is_multiple_of(PAGE_SIZE as usize));
 const _: () = assert!(CHUNK as u64 == MAX_BLOCK);
 /// Buffers in use.
-const BUFFERS: usize = 6;
+pub const BUFFERS: usize = 6;
+const _: () = assert!(compress::BUFFERS <= MOST_BUFFERS);
 /// Most pieces read at once (IOV_MAX of process_vm_readv).
 const MAX_PIECES: usize = 1024;
 /// Small contents (pipe data, tails of files) are aligned to this in the image.
@@ -31,12 +36,21 @@ const SMALL_ALIGN: u64 = 64;
 pub type Progress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// A buffer on its way to the file.
-pub struct Filled {
+pub struct Filled<'b> {
     /// Counts from 0.
     pub number: u64,
-    pub buf: Vec<u8>,
+    pub buf: &'b mut [u8],
     /// Ascending.
     pub parts: Vec<Part>,
+    /// Extents whose checksum the writer computes.
+    sums: Vec<Sum<Range<usize>>>,
+}
+
+/// Bytes of a buffer whose checksum belongs into `made[extent][index]`; or that checksum.
+struct Sum<T> {
+    extent: usize,
+    index: usize,
+    of: T,
 }
 
 /// A piece of a buffer that is stored.
@@ -97,16 +111,13 @@ pub fn stream(
     file: &File,
     path: &Path,
     start: u64,
+    room: &mut Room,
     progress: &mut Progress<'_>,
 ) -> Result<Streamed, WriteError> {
     let mut reader = Reader::new(plan, start);
-    let buffers = if plan.compress { compress::BUFFERS } else { BUFFERS };
-    let (full_tx, full_rx) = sync_channel::<Filled>(buffers);
-    let (free_tx, free_rx) = channel::<Vec<u8>>();
-    for _ in 0..buffers {
-        // Cannot fail: the receiver is alive. Memory is taken when it is needed.
-        let _ = free_tx.send(Vec::new());
-    }
+    let (full_tx, full_rx) = sync_channel(MOST_BUFFERS);
+    let (free_tx, free_rx) = channel();
+    let mut buffers = Buffers::new(room, free_rx, full_tx);
     let order = Order::new(start);
     let result = std::thread::scope(|scope| {
         let full = Arc::new(Mutex::new(full_rx));
@@ -114,7 +125,7 @@ pub fn stream(
             true => (0..compress::threads())
                 .map(|_| {
                     let (full, free, order) = (full.clone(), free_tx.clone(), &order);
-                    scope.spawn(move || compress::work(file, order, &full, &free))
+                    scope.spawn(move || compress::work(file, order, &full, &free).map(|()| Vec::new()))
                 })
                 .collect(),
             false => {
@@ -124,23 +135,38 @@ pub fn stream(
         };
         // What writers alone have is closed when they have ended.
         drop((full, free_tx));
-        let result = reader.run(source, &full_tx, &free_rx, progress);
-        drop(full_tx);
+        let result = reader.run(source, &mut buffers, progress);
+        drop(buffers);
         let ended = writers
             .into_iter()
             .map(|w| w.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked"))));
-        let written: io::Result<Vec<()>> = ended.collect::<Vec<_>>().into_iter().collect();
+        let written: io::Result<Vec<_>> = ended.collect::<Vec<_>>().into_iter().collect();
         // When a writer fails the reader only sees a closed channel: its error comes first.
-        written.map_err(|source| WriteError::Output { what: "cannot write", path: path.into(), source })?;
-        result
+        let sums = written.map_err(|source| WriteError::Output {
+            what: "cannot write",
+            path: path.into(),
+            source,
+        })?;
+        result.map(|()| sums)
     });
-    result?;
+    for sum in result?.into_iter().flatten() {
+        reader.made[sum.extent][sum.index].checksum = sum.of;
+    }
     Ok(reader.finish(plan.compress.then(|| order.finish())))
 }
 
-fn write_all(file: &File, full: &Mutex<Receiver<Filled>>, free: &Sender<Vec<u8>>) -> io::Result<()> {
-    let Ok(full) = full.lock() else { return Ok(()) };
+/// Returns the checksums that it was asked for.
+fn write_all<'b>(
+    file: &File,
+    full: &Mutex<Receiver<Filled<'b>>>,
+    free: &Sender<&'b mut [u8]>,
+) -> io::Result<Vec<Sum<u64>>> {
+    let mut sums = Vec::new();
+    let Ok(full) = full.lock() else { return Ok(sums) };
     for filled in full.iter() {
+        let sum =
+            |s: Sum<Range<usize>>| Sum { of: checksum(&filled.buf[s.of]), extent: s.extent, index: s.index };
+        sums.extend(filled.sums.into_iter().map(sum));
         for group in filled.parts.chunk_by(|a, b| a.position + a.len as u64 == b.position) {
             for slices in group.chunks(MAX_PIECES) {
                 let iov = slices.iter().map(|p| IoSlice::new(&filled.buf[p.at..p.at + p.len])).collect();
@@ -150,7 +176,7 @@ fn write_all(file: &File, full: &Mutex<Receiver<Filled>>, free: &Sender<Vec<u8>>
         // The reader may have finished.
         let _ = free.send(filled.buf);
     }
-    Ok(())
+    Ok(sums)
 }
 
 /// `pwritev` until everything is written.
@@ -186,7 +212,12 @@ struct Reader<'a> {
     blocks: Vec<u64>,
     /// Nothing of the present buffer is in a block yet.
     fresh: bool,
+    /// Of the next buffer.
+    number: u64,
 }
+
+/// As in [`Filled`]: parts, and checksums to come.
+type Cut = (Vec<Part>, Vec<Sum<Range<usize>>>);
 
 /// Part of a planned extent in the current buffer.
 #[derive(Clone, Copy)]
@@ -210,68 +241,86 @@ impl<'a> Reader<'a> {
             other: Vec::new(),
             blocks: Vec::new(),
             fresh: true,
+            number: 0,
         }
     }
 
     fn run(
         &mut self,
         source: &mut dyn ContentSource,
-        full: &SyncSender<Filled>,
-        free: &Receiver<Vec<u8>>,
+        buffers: &mut Buffers<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<(), WriteError> {
         let order = std::mem::take(&mut self.order);
-        let (mut next, mut skip, mut done) = (0, 0u64, 0u64);
-        let mut wanted: Vec<Wanted> = Vec::new();
-        let reached = |source: &mut dyn ContentSource, stage| {
+        let (urgent, rest) = order.split_at(self.urgent);
+        let mut done = 0;
+        for (stage, order) in [(Stage::Urgent, urgent), (Stage::All, rest)] {
+            self.read_all(order, source, buffers, &mut done, progress)?;
             let failed = |source| WriteError::Content { what: format!("at stage {stage:?}"), source };
-            source.reached(stage).map_err(failed)
+            source.reached(stage).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads these extents.
+    fn read_all(
+        &mut self,
+        order: &[usize],
+        source: &mut dyn ContentSource,
+        buffers: &mut Buffers<'_>,
+        done: &mut u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), WriteError> {
+        let at_once = order.iter().map(|i| self.plan.tables.extents[*i].len).sum::<u64>() <= AT_ONCE;
+        let most = match (at_once, self.plan.compress) {
+            (true, _) => MOST_BUFFERS,
+            (false, true) => compress::BUFFERS,
+            (false, false) => BUFFERS,
         };
-        let mut urgent = true;
-        let mut number = 0;
-        while next < order.len() {
-            if urgent && next >= self.urgent {
-                urgent = false;
-                reached(source, Stage::Urgent)?;
-            }
-            let end = if urgent { self.urgent } else { order.len() };
-            wanted.clear();
-            let mut filled = 0;
-            while next < end && filled < CHUNK && wanted.len() < MAX_PIECES {
-                let extent = &self.plan.tables.extents[order[next]];
-                // Extents end at multiples of CHUNK, so that the stub finds whole huge pages.
-                let len =
-                    (extent.len - skip).min(CHUNK as u64 - (extent.addr + skip) % CHUNK as u64) as usize;
-                if len > CHUNK - filled {
-                    break;
-                }
-                if len > 0 {
-                    wanted.push(Wanted { extent: order[next], skip, len });
-                    filled += len;
-                    skip += len as u64;
-                }
-                if skip == extent.len {
-                    (next, skip) = (next + 1, 0);
-                }
-            }
-            // A closed channel means that the writer failed; it reports why.
-            let Ok(mut buf) = free.recv() else { return Err(WriteError::Interrupted) };
-            buf.resize(CHUNK, 0);
+        let mut at = (0, 0);
+        while at.0 < order.len() {
+            let buf = buffers.take(most)?;
+            let (wanted, filled) = self.next(order, &mut at);
             self.read(source, &wanted, &mut buf[..filled])?;
-            let parts = self.cut(source, &wanted, &buf)?;
-            if full.send(Filled { number, buf, parts }).is_err() {
-                return Err(WriteError::Interrupted);
+            let (parts, mut sums) = self.cut(source, &wanted, buf)?;
+            if !at_once || self.plan.compress {
+                // The writer has more to do than we have.
+                for sum in sums.drain(..) {
+                    self.made[sum.extent][sum.index].checksum = checksum(&buf[sum.of]);
+                }
             }
-            number += 1;
-            done += filled as u64;
-            if progress(done).is_break() {
+            let number = self.number;
+            self.number += 1;
+            buffers.full.send(Filled { number, buf, parts, sums }).map_err(|_| WriteError::Interrupted)?;
+            *done += filled as u64;
+            if progress(*done).is_break() {
                 return Err(WriteError::Interrupted);
             }
         }
-        if urgent {
-            reached(source, Stage::Urgent)?;
+        Ok(())
+    }
+
+    /// What comes into the next buffer, and how much that is; `at`: extent in `order`, and bytes of it.
+    fn next(&self, order: &[usize], at: &mut (usize, u64)) -> (Vec<Wanted>, usize) {
+        let (next, skip) = (&mut at.0, &mut at.1);
+        let (mut wanted, mut filled) = (Vec::new(), 0);
+        while *next < order.len() && filled < CHUNK && wanted.len() < MAX_PIECES {
+            let extent = &self.plan.tables.extents[order[*next]];
+            // Extents end at multiples of CHUNK, so that the stub finds whole huge pages.
+            let len = (extent.len - *skip).min(CHUNK as u64 - (extent.addr + *skip) % CHUNK as u64) as usize;
+            if len > CHUNK - filled {
+                break;
+            }
+            if len > 0 {
+                wanted.push(Wanted { extent: order[*next], skip: *skip, len });
+                filled += len;
+                *skip += len as u64;
+            }
+            if *skip == extent.len {
+                (*next, *skip) = (*next + 1, 0);
+            }
         }
-        reached(source, Stage::All)
+        (wanted, filled)
     }
 
     fn read(
@@ -294,8 +343,8 @@ impl<'a> Reader<'a> {
         source: &mut dyn ContentSource,
         wanted: &[Wanted],
         buf: &[u8],
-    ) -> Result<Vec<Part>, WriteError> {
-        let mut parts = Vec::with_capacity(wanted.len());
+    ) -> Result<Cut, WriteError> {
+        let mut cut: Cut = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len()));
         let mut at = 0;
         self.fresh = true;
         for w in wanted {
@@ -311,29 +360,37 @@ impl<'a> Reader<'a> {
             let mut done = 0;
             for run in &known {
                 let start = run.start as usize;
-                self.keep_new(w, bytes, done..start, at, &mut parts);
+                self.keep_new(w, bytes, done..start, at, &mut cut);
                 done = start + run.len as usize;
-                self.keep_known(w, bytes, start..done, run.file_offset);
+                self.keep_known(w, start..done, at, run.file_offset, &mut cut);
             }
-            self.keep_new(w, bytes, done..w.len, at, &mut parts);
+            self.keep_new(w, bytes, done..w.len, at, &mut cut);
             at += w.len;
         }
-        Ok(parts)
+        Ok(cut)
     }
 
     /// Stores what is not in the image yet, without pages of zeros if they need not be stored.
-    fn keep_new(&mut self, w: &Wanted, bytes: &[u8], range: Range<usize>, at: usize, parts: &mut Vec<Part>) {
+    fn keep_new(
+        &mut self,
+        w: &Wanted,
+        bytes: &[u8],
+        range: Range<usize>,
+        at: usize,
+        (parts, sums): &mut Cut,
+    ) {
         if range.is_empty() {
             return;
         }
         let planned = self.plan.tables.extents[w.extent];
         let mut keep = |start: usize, end: usize| {
             let (start, end) = (range.start + start, range.start + end);
+            let (extent, index) = (w.extent, self.made[w.extent].len());
+            sums.push(Sum { extent, index, of: at + start..at + end });
             self.made[w.extent].push(Extent {
                 addr: planned.addr + w.skip + start as u64,
                 len: (end - start) as u64,
                 file_offset: self.offset,
-                checksum: checksum(&bytes[start..end]),
                 flags: planned.flags & !DROP_ZERO,
                 ..Default::default()
             });
@@ -358,7 +415,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Refers to bytes that are in the image already.
-    fn keep_known(&mut self, w: &Wanted, bytes: &[u8], range: Range<usize>, file_offset: u64) {
+    fn keep_known(
+        &mut self,
+        w: &Wanted,
+        range: Range<usize>,
+        at: usize,
+        file_offset: u64,
+        (_, sums): &mut Cut,
+    ) {
         let planned = self.plan.tables.extents[w.extent];
         let len = range.len() as u64;
         self.shared[usize::from(planned.flags & extent_flags::EMBEDDED_FILE != 0)] += len;
@@ -366,11 +430,12 @@ impl<'a> Reader<'a> {
         if let Some((owner @ Owner::Memory(_), first)) = self.plan.owner(w.extent) {
             self.stored.add(owner, Run { start: first + w.skip + range.start as u64, len, file_offset });
         }
+        let (extent, index) = (w.extent, self.made[w.extent].len());
+        sums.push(Sum { extent, index, of: at + range.start..at + range.end });
         self.made[w.extent].push(Extent {
             addr: planned.addr + w.skip + range.start as u64,
             len,
             file_offset,
-            checksum: checksum(&bytes[range]),
             flags: planned.flags & !DROP_ZERO,
             ..Default::default()
         });

@@ -2,6 +2,10 @@ use super::*;
 use ckpt_format::{Range, Vma};
 use std::os::unix::fs::FileExt;
 
+fn room() -> Room {
+    Room::new(0).unwrap()
+}
+
 struct Bytes;
 
 impl ContentSource for Bytes {
@@ -54,7 +58,7 @@ fn contents_arrive_in_address_order_without_zeros() {
         seen = n;
         ControlFlow::Continue(())
     };
-    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut progress).unwrap();
+    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut room(), &mut progress).unwrap();
     assert_eq!(seen, 5 + 0x10_0000);
     assert_eq!(out.first.len(), 5);
     let mut stored = 0;
@@ -73,6 +77,39 @@ fn contents_arrive_in_address_order_without_zeros() {
     by_offset.sort_by_key(|e| e.file_offset);
     assert!(by_offset[..by_offset.len() - 1].is_sorted_by_key(|e| e.addr));
     assert_eq!(by_offset.last().unwrap().len, 5);
+}
+
+/// More than there are buffers for, after something that makes use of many.
+#[test]
+fn contents_of_any_length_arrive() {
+    let mut plan = plan();
+    let at = 0x100_0000;
+    for (start, len, first) in [(at, 3 << 20, true), (2 * at, AT_ONCE + 0x5000, false)] {
+        let index = plan.sources.len() as u32;
+        plan.tables.extents.push(Extent { addr: start, len, flags: DROP_ZERO, ..Default::default() });
+        plan.sources.push(Source::Memory { pid: 1, addr: start });
+        let dirty = Range { first: index, count: 1 };
+        plan.tables.vmas.push(Vma { start, end: start + len, dirty, ..Default::default() });
+        plan.urgent.resize(plan.sources.len(), first);
+    }
+    let file = tempfile::tempfile().unwrap();
+    let mut go = |_| ControlFlow::Continue(());
+    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut room(), &mut go).unwrap();
+    let mut bytes = vec![0; CHUNK];
+    for e in &out.extents {
+        let bytes = &mut bytes[..e.len as usize];
+        file.read_exact_at(bytes, e.file_offset).unwrap();
+        assert_eq!(checksum(bytes), e.checksum);
+        assert!(e.addr == 0 || bytes.iter().step_by(97).zip(0..).all(|(b, i)| *b == memory(e.addr + 97 * i)));
+    }
+    let pages = |from: u64, len: u64| {
+        let all = from / PAGE_SIZE..(from + len) / PAGE_SIZE;
+        all.filter(|p| !p.is_multiple_of(3)).count() as u64 * PAGE_SIZE
+    };
+    let stored: u64 = out.extents.iter().map(|e| e.len).sum();
+    let zero_if_embedded = PAGE_SIZE * u64::from((0x10_1000 / PAGE_SIZE).is_multiple_of(3));
+    let small = 5 + pages(0x10_0000, 0x10_0000) + zero_if_embedded;
+    assert_eq!(stored, small + pages(at, 3 << 20) + pages(2 * at, AT_ONCE + 0x5000));
 }
 
 #[test]
@@ -96,7 +133,7 @@ fn what_is_urgent_is_read_first() {
     let mut read = |urgent: Vec<bool>| {
         let mut noting = Noting::default();
         let plan = Plan { urgent, ..plan() };
-        stream(&plan, &mut noting, &file, Path::new("x"), 0x2000, &mut go).unwrap();
+        stream(&plan, &mut noting, &file, Path::new("x"), 0x2000, &mut room(), &mut go).unwrap();
         noting.0.join(" ")
     };
     assert!(read(vec![]).starts_with("Urgent 0x100000 0x101000 0x102000"));
@@ -111,7 +148,7 @@ fn pages_of_a_child_that_are_its_ancestors_are_stored_once() {
     let plan = family();
     let file = tempfile::tempfile().unwrap();
     let mut go = |_| ControlFlow::Continue(());
-    let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut go).unwrap();
+    let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut room(), &mut go).unwrap();
     let length = |i: usize| -> u64 {
         out.extents[out.first[i] as usize..out.first[i + 1] as usize].iter().map(|e| e.len).sum()
     };
@@ -149,7 +186,7 @@ fn compressed_contents_are_smaller_and_the_same() {
         plan.sources.push(Source::Bytes((0..len).map(|_| noise()).collect()));
     }
     let mut go = |_| ControlFlow::Continue(());
-    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut go).unwrap();
+    let out = stream(&plan, &mut Bytes, &file, Path::new("x"), 0x2000, &mut room(), &mut go).unwrap();
     let c = out.compression.unwrap();
     assert!(c.blocks >= 4 && c.stored_bytes < c.block_bytes / 2, "{c:?}");
     assert!(out.end < 0x2000 + c.stored_bytes + 0x5_0000 + 4 * PAGE_SIZE);
@@ -193,7 +230,7 @@ fn pages_of_a_child_are_parts_of_its_ancestors_blocks() {
     plan.sources.push(Source::Memory { pid: 3, addr: 0x10_8000 });
     plan.ancestors.insert(3, 2);
     let mut go = |_| ControlFlow::Continue(());
-    let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut go).unwrap();
+    let out = stream(&plan, &mut Family, &file, Path::new("x"), 0, &mut room(), &mut go).unwrap();
     for (pid, i) in [(1, 0), (2, 1), (3, 2)] {
         let mut len = 0;
         for e in &out.extents[out.first[i] as usize..out.first[i + 1] as usize] {
@@ -240,7 +277,7 @@ fn bytes_of_a_file_that_several_embed_are_stored_once() {
     }
     let file = tempfile::tempfile().unwrap();
     let mut go = |_| ControlFlow::Continue(());
-    let out = stream(&plan, &mut File, &file, Path::new("x"), 0, &mut go).unwrap();
+    let out = stream(&plan, &mut File, &file, Path::new("x"), 0, &mut room(), &mut go).unwrap();
     assert_eq!((out.end, out.shared), (0x20_0000, [0, 0x3f_0000]));
 }
 
@@ -249,11 +286,11 @@ fn reading_errors_and_interruption_are_reported() {
     let file = tempfile::tempfile().unwrap();
     let mut plan = plan();
     let mut stop = |_| ControlFlow::Break(());
-    let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut stop).unwrap_err();
+    let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut room(), &mut stop).unwrap_err();
     assert!(matches!(e, WriteError::Interrupted));
     plan.sources[2] = Source::File { key: 0, offset: 0 };
     let mut go = |_| ControlFlow::Continue(());
-    let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut go).unwrap_err();
+    let e = stream(&plan, &mut Bytes, &file, Path::new("x"), 0, &mut room(), &mut go).unwrap_err();
     assert!(matches!(e, WriteError::Content { .. }));
 }
 
@@ -261,6 +298,6 @@ fn reading_errors_and_interruption_are_reported() {
 fn writing_errors_win() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut go = |_| ControlFlow::Continue(());
-    let e = stream(&plan(), &mut Bytes, &full, Path::new("/dev/full"), 0, &mut go).unwrap_err();
+    let e = stream(&plan(), &mut Bytes, &full, Path::new("/dev/full"), 0, &mut room(), &mut go).unwrap_err();
     assert!(matches!(e, WriteError::Output { ref source, .. } if source.raw_os_error() == Some(28)), "{e}");
 }

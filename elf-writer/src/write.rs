@@ -1,5 +1,6 @@
 //! The whole file: stream the contents, then the metadata after them, the headers last.
 
+use crate::buffers::Room;
 use crate::elf::{
     self, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_LOAD, PT_NOTE, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS,
     SHT_NOTE, SHT_PROGBITS, Section, Segment,
@@ -47,6 +48,7 @@ pub struct PendingImage {
     summary: Summary,
     /// What it holds is on the disk.
     synced: bool,
+    room: Option<Room>,
 }
 
 /// Writes everything to an unnamed file beside `path`. The target need not stay stopped after this
@@ -308,6 +310,7 @@ impl PendingImage {
             temporary,
             summary: Summary::default(),
             synced: false,
+            room: None,
         };
         // Whatever the umask is: the image must be executable, and only by its owner.
         let mode = Permissions::from_mode(0o700);
@@ -315,6 +318,15 @@ impl PendingImage {
             file.set_permissions(mode).map_err(|e| fail("cannot set the mode of", e))?;
         }
         Ok(pending)
+    }
+
+    /// Makes room for so many bytes of contents, before anything is stopped; see [`Room::new`].
+    ///
+    /// # Errors
+    /// [`WriteError::Output`].
+    pub fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
+        self.room = Some(no_memory(&self.path, Room::new(bytes))?);
+        Ok(())
     }
 
     /// Writes everything; see [`write_image`].
@@ -333,7 +345,11 @@ impl PendingImage {
         let file = self.file.as_ref().ok_or_else(|| WriteError::Plan("no file".into()))?;
         let start = HEADER_LEN + stub.len();
         let places = place(&plan, stub)?;
-        let streamed = stream::stream(&plan, source, file, path, start, progress)?;
+        let mut room = match self.room.take() {
+            Some(room) => room,
+            None => no_memory(path, Room::new(0))?,
+        };
+        let streamed = stream::stream(&plan, source, file, path, start, &mut room, progress)?;
         let summary = finish(plan, stub, &places, streamed, |bytes, at| file.write_all_at(bytes, at))
             .map_err(|e| e.at(path))?;
         self.summary = summary;
@@ -386,6 +402,10 @@ impl PendingImage {
         }
         Ok(self.summary)
     }
+}
+
+fn no_memory(path: &Path, room: io::Result<Room>) -> Result<Room, WriteError> {
+    room.map_err(|source| WriteError::Output { what: "no memory to write", path: path.into(), source })
 }
 
 impl Drop for PendingImage {

@@ -18,6 +18,7 @@ pub mod timers;
 
 use crate::error::Obstacle;
 use crate::ptrace::{Frozen, FrozenTree};
+use crate::report;
 use crate::sys::process::{self, Shared};
 use anyhow::{Context, Result};
 use children::Children;
@@ -128,13 +129,16 @@ pub fn collect(
         }
         facts.tasks.push(task);
     }
+    report::lap("observed: processes, memory");
     facts.tasks.iter_mut().flat_map(|t| &mut t.mm.files).for_each(|f| known.complete(f));
     facts.mapped_files = known.handles;
     memory::sharers::collect(&mut facts.tasks);
     facts.zombies = kin::collect(tree, &mut facts.tasks, &mut children)?;
     facts.outside = outside(&facts.tasks, &facts.zombies, &members);
     connections.uuid = facts.host.uuid;
+    report::lap("observed: kin, sharers");
     facts.fds = fd::collect(&mut tree.live, search, connections).context("observing descriptors")?;
+    report::lap("observed: descriptors");
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
     }

@@ -77,6 +77,7 @@ impl FrozenTree {
             tree.descend(&mut seized)?;
         }
         tree.let_go_of_strangers(seized);
+        crate::report::lap("stopped");
         failpoint::hit("after-freeze")?;
         tree.prepare()?;
         Ok(tree)
