@@ -4,7 +4,7 @@
 use crate::sys::{Errno, Fd, fd, process};
 use ckpt_format::{EXIT_RESTORE_FAILED, FormatError};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 /// Where messages go: standard error, later a duplicate of it out of the program's way.
 static MESSAGES: AtomicI32 = AtomicI32::new(2);
@@ -21,6 +21,18 @@ pub fn descriptor() -> i32 {
 
 pub fn set_verbose() {
     VERBOSE.store(true, Ordering::Relaxed);
+    BEGAN.store(process::monotonic_ns(), Ordering::Relaxed);
+}
+
+/// When --verbose was read, in ns of CLOCK_MONOTONIC.
+static BEGAN: AtomicU64 = AtomicU64::new(0);
+
+/// Under --verbose: how long it took until here.
+pub fn passed(what: &str) {
+    if VERBOSE.load(Ordering::Relaxed) {
+        let us = process::monotonic_ns().saturating_sub(BEGAN.load(Ordering::Relaxed)) / 1000;
+        say(format_args!("{:6}.{:03} ms: {what}", us / 1000, us % 1000));
+    }
 }
 
 struct Buffer {

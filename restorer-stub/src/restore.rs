@@ -54,10 +54,13 @@ fn begin(ctx: &'static Ctx) -> Result<()> {
     attributes::stop_timers();
     signals::unblock(ctx.callers_mask);
     own::unmap_all(&ctx.config)?;
+    report::passed("the tracer is there");
     sysv::create(ctx)?;
     files::make_missing(ctx)?;
     shared::create_several(ctx)?;
-    objects::create_all(ctx)
+    objects::create_all(ctx)?;
+    report::passed("descriptors are made");
+    Ok(())
 }
 
 fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
@@ -99,17 +102,22 @@ fn place(ctx: &'static Ctx, task: &'static Task, mm: &Mm, own: &TaskShared) -> R
             own.descriptors_are_placed();
         }
     }
+    report::passed("descriptors are placed");
     map::map_all(ctx, mm)?;
-    fill::fill_all(ctx, mm)?;
+    report::passed("memory is mapped");
+    let suspects = fill::fill_all(ctx, mm)?;
+    report::passed("memory is filled");
     map::finish_all(ctx, mm)?;
+    report::passed("memory has its rights");
     attributes::set_mm(ctx, mm)?;
     attributes::set_directories(ctx, task)?;
     signals::block_all();
     signals::set_actions(ctx, task)?;
     attributes::set_marks(ctx, task, mm)?;
     threads::create(ctx, task, own)?;
+    report::passed("threads are made");
     if ctx.mode() == Mode::New {
-        tids::correct(ctx, task, mm)?;
+        tids::correct(ctx, task, mm, suspects)?;
     }
     Ok(kept_vdso)
 }
@@ -162,6 +170,7 @@ fn last_calls(
 /// Closes the stub's descriptors; messages end here. Of a table that several share, only the one that
 /// restores it knows when they are not needed any more.
 fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
+    report::passed("only registers are missing");
     report::set_descriptor(-1);
     match ctx.fd_owner(task) {
         Some(owner) if owner != ctx.index() => Ok(()),

@@ -4,7 +4,7 @@
 
 use crate::arch;
 use crate::ctx::Ctx;
-use crate::report::{Error, On, Result};
+use crate::report::{self, Error, On, Result};
 use crate::shared::{Said, Step};
 use crate::sys::process::{self, Wait};
 use crate::sys::ptrace;
@@ -64,6 +64,7 @@ fn lead(ctx: &Ctx) -> Result<Outcome> {
         for_all(ctx, ptrace::detach);
         return Err(e);
     }
+    report::passed("threads are stopped");
     let mut state = Xstate::new(ctx)?;
     // Those that live in the address space of another before that one, which has the stub unmapped.
     let mut backwards = ctx.image.tasks.iter().enumerate().rev().filter(|(_, t)| t.threads.count > 0);
@@ -71,8 +72,10 @@ fn lead(ctx: &Ctx) -> Result<Outcome> {
         for_all(ctx, |tid| process::kill(tid, SIGKILL));
         return Err(e);
     }
+    report::passed("threads have their registers");
     ctx.shared.resumed.store(1, Ordering::SeqCst);
     let_go(ctx)?;
+    report::passed("the program runs");
     Ok(Outcome::Running)
 }
 

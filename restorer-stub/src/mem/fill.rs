@@ -6,11 +6,12 @@
 use super::blocks::{self, Blocks};
 use super::huge::{self, Huge, Staging};
 use super::map;
+use super::tids::Suspects;
+use crate::arch;
 use crate::ctx::Ctx;
 use crate::report::{Error, On, Result, say};
 use crate::sys::{mm, process, sched, thread};
-use ckpt_format::content::MAX_EXTENT;
-use ckpt_format::{EXIT_RESTORE_FAILED, Extent, Image, Mm, Vma, checksum};
+use ckpt_format::{EXIT_RESTORE_FAILED, Extent, Image, Mm, Vma};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use linux_raw_sys::general::{__WALL, CLONE_FILES, CLONE_FS, iovec};
 
@@ -22,6 +23,9 @@ const MAX_HELPERS: usize = 7;
 const STACK: usize = 64 << 10;
 /// Ranges of one preadv.
 const BATCH: usize = 64;
+/// Bytes of one preadv, in whole extents: what was read is still in the second-level cache when its
+/// checksum is computed, and what a helper does last is short.
+const IN_CACHE: u64 = 256 << 10;
 
 /// What all who fill look at.
 struct Job {
@@ -30,17 +34,19 @@ struct Job {
     /// Position in the list of all extents of all VMAs: the next to be taken.
     next: AtomicUsize,
     huge: Option<Huge>,
+    suspects: Option<Suspects>,
 }
 
-/// Fills every VMA.
-pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<()> {
+/// Fills every VMA. Says where ids may have to be corrected.
+pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<Option<&'static Suspects>> {
     let vmas = map::vmas(ctx, mm)?;
     let mut total = 0u64;
     for vma in vmas {
         total += extents(ctx, vma)?.iter().map(|e| e.len).sum::<u64>();
     }
     let huge = if total >= huge::WORTH_IT { Huge::new(ctx, vmas) } else { None };
-    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next: AtomicUsize::new(0), huge })?;
+    let suspects = Suspects::new(ctx)?;
+    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next: AtomicUsize::new(0), huge, suspects })?;
     let mut helpers = [0i32; MAX_HELPERS];
     let wanted = (total / WORTH_A_HELPER).min(cpus().saturating_sub(1) as u64).min(MAX_HELPERS as u64);
     for slot in helpers.iter_mut().take(wanted as usize) {
@@ -58,7 +64,7 @@ pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<()> {
     if let Some(huge) = &job.huge {
         huge.finish(vmas);
     }
-    result
+    result.map(|()| job.suspects.as_ref())
 }
 
 fn cpus() -> u32 {
@@ -80,54 +86,69 @@ fn extents(ctx: &Ctx, vma: &Vma) -> Result<&'static [Extent]> {
     Ok(Image::slice(ctx.image.extents, vma.dirty, "extents")?)
 }
 
-/// Takes batches until none is left.
-fn work(job: &Job) -> Result<()> {
-    // Extents before the present VMA: positions only grow, so one pass over the VMAs suffices.
-    let mut before = 0;
-    let mut vmas = job.vmas.iter();
-    let mut current = vmas.next();
-    let staging = job.huge.as_ref().and_then(Huge::staging);
-    let room = match job.ctx.image.compression.is_empty() {
-        true => None,
-        false => Some(job.ctx.work.slice(blocks::ROOM)?),
-    };
-    let mut blocks = room.map(Blocks::new);
-    while let Some(vma) = current {
-        let all = extents(job.ctx, vma)?;
-        let next = job.next.load(Ordering::Relaxed);
-        let Some(rest) = next.checked_sub(before).and_then(|n| all.get(n..)).filter(|r| !r.is_empty()) else {
-            before += all.len();
-            current = vmas.next();
-            continue;
-        };
-        let whole = staging.as_ref().and_then(|s| Some((s, huge::whole_page(vma, rest)?)));
-        let n = whole.map_or_else(|| batch(rest), |(_, n)| n);
-        if job.next.compare_exchange(next, next + n, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            match whole {
-                Some((staging, _)) => read_huge(job.ctx, vma, &rest[..n], staging, &mut blocks)?,
-                None => read_all(job.ctx, vma, &rest[..n], 0, &mut blocks)?,
-            }
-        }
-    }
-    Ok(())
+/// A place in the list of all extents of all VMAs.
+#[derive(Clone)]
+struct Cursor {
+    vmas: core::slice::Iter<'static, Vma>,
+    /// The VMA of that place.
+    vma: &'static Vma,
+    extents: &'static [Extent],
+    /// How many extents those before it have.
+    before: usize,
 }
 
-/// How many extents, from the first on, lie one after the other in the image, or in the same compressed
-/// block, and fit one call.
-fn batch(extents: &[Extent]) -> usize {
-    let mut bytes = 0;
-    let mut n = 0;
-    for pair in extents.iter().take(BATCH) {
-        let follows = n == 0 || follows(&extents[n - 1], pair);
-        bytes += pair.len;
-        // A huge page may start there.
-        let boundary = n > 0 && pair.addr.is_multiple_of(huge::HUGE);
-        if !follows || boundary || (n > 0 && bytes > MAX_EXTENT) {
-            break;
-        }
-        n += 1;
+impl Cursor {
+    fn new(job: &Job) -> Result<Option<Self>> {
+        let mut vmas = job.vmas.iter();
+        let Some(vma) = vmas.next() else { return Ok(None) };
+        Ok(Some(Self { vmas, vma, extents: extents(job.ctx, vma)?, before: 0 }))
     }
-    n
+
+    /// Those of the VMA from the place `at` on, which only grows; `None` behind the last.
+    fn rest(&mut self, ctx: &Ctx, at: usize) -> Result<Option<&'static [Extent]>> {
+        loop {
+            if let Some(rest) = self.extents.get(at - self.before..).filter(|r| !r.is_empty()) {
+                return Ok(Some(rest));
+            }
+            self.before += self.extents.len();
+            let Some(vma) = self.vmas.next() else { return Ok(None) };
+            (self.vma, self.extents) = (vma, extents(ctx, vma)?);
+        }
+    }
+}
+
+/// Extents that lie one after the other in the image, or in the same compressed block: of one VMA or of several.
+struct Batch {
+    extents: [Option<&'static Extent>; BATCH],
+    count: usize,
+    bytes: u64,
+}
+
+impl Batch {
+    const fn new() -> Self {
+        Self { extents: [None; BATCH], count: 0, bytes: 0 }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'static Extent> {
+        self.extents[..self.count].iter().flatten().copied()
+    }
+
+    /// Whether there was room for one more of that VMA.
+    fn add(&mut self, vma: &Vma, e: &'static Extent) -> Result<bool> {
+        let last = self.count.checked_sub(1).and_then(|i| self.extents[i]);
+        let fits = e.is_compressed() || self.bytes + e.len <= IN_CACHE;
+        if self.count == BATCH || !last.is_none_or(|l| fits && follows(l, e)) {
+            return Ok(false);
+        }
+        let end = e.addr.checked_add(e.len).filter(|end| *end <= vma.end);
+        if e.addr < vma.start || end.is_none() {
+            return Err(Error::new("the image is damaged: contents outside of").on(map::on(vma)));
+        }
+        self.extents[self.count] = Some(e);
+        self.count += 1;
+        self.bytes += e.len;
+        Ok(true)
+    }
 }
 
 fn follows(a: &Extent, b: &Extent) -> bool {
@@ -138,98 +159,141 @@ fn follows(a: &Extent, b: &Extent) -> bool {
     }
 }
 
+/// Takes batches until none is left.
+fn work(job: &Job) -> Result<()> {
+    let room = match job.ctx.image.compression.is_empty() {
+        true => None,
+        false => Some(job.ctx.work.slice(blocks::ROOM)?),
+    };
+    let mut blocks = room.map(Blocks::new);
+    let Some(mut cursor) = Cursor::new(job)? else { return Ok(()) };
+    let staging = job.huge.as_ref().and_then(Huge::staging);
+    loop {
+        let next = job.next.load(Ordering::Relaxed);
+        let Some(rest) = cursor.rest(job.ctx, next)? else { return Ok(()) };
+        let vma = cursor.vma;
+        let mine = |n: usize| {
+            job.next.compare_exchange(next, next + n, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        match staging.as_ref().and_then(|s| Some((s, huge::whole_page(vma, rest)?))) {
+            Some((staging, n)) => {
+                if mine(n) {
+                    read_huge(job, vma, &rest[..n], staging, &mut blocks)?;
+                }
+            }
+            None => {
+                let batch = gather(job, &cursor, next, staging.is_some())?;
+                if mine(batch.count) {
+                    read(job, &batch, 0, &mut blocks)?;
+                }
+            }
+        }
+    }
+}
+
+/// A batch from the place `at` on, at which there is something.
+fn gather(job: &Job, cursor: &Cursor, at: usize, huge: bool) -> Result<Batch> {
+    let mut batch = Batch::new();
+    let mut cursor = cursor.clone();
+    while let Some(rest) = cursor.rest(job.ctx, at + batch.count)? {
+        let before = batch.count;
+        for e in rest {
+            // A huge page may start there.
+            let boundary = huge && batch.count > 0 && e.addr.is_multiple_of(huge::HUGE);
+            if boundary || !batch.add(cursor.vma, e)? {
+                return Ok(batch);
+            }
+        }
+        debug_assert!(batch.count > before);
+    }
+    Ok(batch)
+}
+
 /// Reads the extents of a whole huge page into the staging area, and moves it into place.
 fn read_huge(
-    ctx: &Ctx,
+    job: &Job,
     vma: &Vma,
-    extents: &[Extent],
+    extents: &'static [Extent],
     staging: &Staging<'_>,
     blocks: &mut Option<Blocks<'_>>,
 ) -> Result<()> {
     let to = extents.first().map_or(0, |e| e.addr);
-    read_all(ctx, vma, extents, staging.addr().wrapping_sub(to), blocks)?;
-    if staging.move_to(to) { Ok(()) } else { read_all(ctx, vma, extents, 0, blocks) }
+    read_all(job, vma, extents, staging.addr().wrapping_sub(to), blocks)?;
+    if staging.move_to(to) { Ok(()) } else { read_all(job, vma, extents, 0, blocks) }
 }
 
-/// Reads and verifies extents, wherever they lie in the image, to their addresses plus `shift`.
+/// Extents of one VMA, wherever they lie in the image, to their addresses plus `shift`.
 fn read_all(
-    ctx: &Ctx,
+    job: &Job,
     vma: &Vma,
-    mut extents: &[Extent],
+    extents: &'static [Extent],
     shift: u64,
     blocks: &mut Option<Blocks<'_>>,
 ) -> Result<()> {
-    while let Some(first) = extents.first() {
-        let n = if first.is_compressed() { 1 } else { batch(extents) };
-        match (first.is_compressed(), &mut *blocks) {
-            (true, Some(blocks)) => decompress(ctx, vma, first, shift, blocks)?,
-            (true, None) => {
-                return Err(Error::new("the image is damaged: no method to decompress").on(map::on(vma)));
-            }
-            (false, _) => read(ctx, vma, &extents[..n], shift)?,
+    let mut batch = Batch::new();
+    for e in extents {
+        if !batch.add(vma, e)? {
+            read(job, &batch, shift, blocks)?;
+            batch = Batch::new();
+            batch.add(vma, e)?;
         }
-        extents = &extents[n..];
+    }
+    read(job, &batch, shift, blocks)
+}
+
+/// Reads and verifies a batch, to its addresses plus `shift`.
+fn read(job: &Job, batch: &Batch, shift: u64, blocks: &mut Option<Blocks<'_>>) -> Result<()> {
+    let ctx = job.ctx;
+    let compressed = batch.iter().next().is_some_and(Extent::is_compressed);
+    if !compressed {
+        read_plain(ctx, batch, shift)?;
+    }
+    for e in batch.iter() {
+        // SAFETY: inside its VMA (`Batch::add`), which is mapped, writable and the program's, or shifted from
+        // there into a staging area as large as what is read; nobody else uses it.
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut(e.addr.wrapping_add(shift) as *mut u8, e.len as usize) };
+        if compressed {
+            let missing = Error::new("the image is damaged: no method to decompress");
+            blocks.as_mut().ok_or(missing)?.copy(ctx.image_fd, e, bytes)?;
+        }
+        if let Some(suspects) = &job.suspects {
+            suspects.look(ctx, e, bytes);
+        }
+        if !ctx.options.no_verify && arch::checksum(bytes) != e.checksum {
+            return Err(Error::new("the image is damaged: wrong checksum of the contents of")
+                .on(On::Range(e.addr, e.addr + e.len))
+                .remedy("copy or dump it again; --no-verify skips the check"));
+        }
     }
     Ok(())
 }
 
-/// One compressed extent to its address plus `shift`.
-fn decompress(ctx: &Ctx, vma: &Vma, e: &Extent, shift: u64, blocks: &mut Blocks<'_>) -> Result<()> {
-    inside(vma, e)?;
-    // SAFETY: inside the VMA (checked), which is mapped, writable and the program's, or shifted from there
-    // into a staging area as large as what is read; nobody else uses it.
-    let to =
-        unsafe { core::slice::from_raw_parts_mut(e.addr.wrapping_add(shift) as *mut u8, e.len as usize) };
-    blocks.copy(ctx.image_fd, e, to)?;
-    verify(ctx, e, to)
-}
-
-fn inside(vma: &Vma, e: &Extent) -> Result<()> {
-    match e.addr.checked_add(e.len) {
-        Some(end) if e.addr >= vma.start && end <= vma.end => Ok(()),
-        _ => Err(Error::new("the image is damaged: contents outside of").on(map::on(vma))),
-    }
-}
-
-fn verify(ctx: &Ctx, e: &Extent, bytes: &[u8]) -> Result<()> {
-    if ctx.options.no_verify || checksum(bytes) == e.checksum {
-        return Ok(());
-    }
-    Err(Error::new("the image is damaged: wrong checksum of the contents of")
-        .on(On::Range(e.addr, e.addr + e.len))
-        .remedy("copy or dump it again; --no-verify skips the check"))
-}
-
-/// Reads and verifies extents that lie one after the other in the image, to their addresses plus
-/// `shift`.
-fn read(ctx: &Ctx, vma: &Vma, extents: &[Extent], shift: u64) -> Result<()> {
+/// As [`read`], what is not compressed, without looking at it.
+fn read_plain(ctx: &Ctx, batch: &Batch, shift: u64) -> Result<()> {
     let mut iov = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; BATCH];
-    let mut left = 0;
-    for (iov, e) in iov.iter_mut().zip(extents) {
-        inside(vma, e)?;
+    for (iov, e) in iov.iter_mut().zip(batch.iter()) {
         *iov = iovec { iov_base: e.addr.wrapping_add(shift) as *mut _, iov_len: e.len };
-        left += e.len;
     }
-    let mut iov = &mut iov[..extents.len()];
-    let mut offset = extents.first().map_or(0, |e| e.file_offset);
+    let mut iov = &mut iov[..batch.count];
+    let mut left = batch.bytes;
+    let mut offset = batch.iter().next().map_or(0, |e| e.file_offset);
     while left > 0 {
-        // SAFETY: inside the VMA (checked), which is mapped and the program's, or shifted from there
+        // SAFETY: inside VMAs (`Batch::add`), which are mapped and the program's, or shifted from there
         // into a staging area as large as what is read.
         let n = match unsafe { mm::preadv(ctx.image_fd, iov, offset) } {
             Ok(0) => return Err(Error::new("the image is truncated").remedy("copy or dump it again")),
             Ok(n) => n as u64,
             Err(crate::sys::Errno::EINTR) => continue,
-            Err(e) => return Err(Error::os("cannot read the contents of")(e).on(map::on(vma))),
+            Err(e) => {
+                let at = iov.first().map_or(0, |v| (v.iov_base as u64).wrapping_sub(shift));
+                let on = On::Range(at, at + iov.first().map_or(0, |v| v.iov_len));
+                return Err(Error::os("cannot read the contents of")(e).on(on));
+            }
         };
         left -= n;
         offset += n;
         iov = advance(iov, n);
-    }
-    for e in extents {
-        // SAFETY: filled just now, readable, inside the VMA; nobody writes to it.
-        let bytes =
-            unsafe { core::slice::from_raw_parts(e.addr.wrapping_add(shift) as *const u8, e.len as usize) };
-        verify(ctx, e, bytes)?;
     }
     Ok(())
 }

@@ -8,18 +8,81 @@
 //! of the C library are not known.
 
 use super::map;
-use crate::ctx::Ctx;
+use crate::arch::{self, Words};
+use crate::ctx::{Ctx, Mode};
 use crate::report::{Error, Result, note};
 use ckpt_format::thread::thread_flags;
-use ckpt_format::{Image, Mm, Task, Thread, Vma, VmaKind};
-use core::sync::atomic::Ordering;
+use ckpt_format::{Extent, Image, Mm, PAGE_SIZE, Task, Thread, Vma, VmaKind};
+use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::{FUTEX_TID_MASK, FUTEX_WAITERS, PROT_READ, PROT_WRITE};
+use zerocopy::FromBytes;
 
 /// Ids below this (in containers) are like any number that programs have in tables.
 const SMALL_ID: i32 = 300;
 
+/// Which parts of each extent have a word that may be a saved id: found while the bytes are in the cache, as
+/// reading all memory again takes as long as filling it.
+pub struct Suspects {
+    /// By extent of the image: a bit for each [`unit`] of it.
+    bits: &'static [AtomicU64],
+    /// Saved ids.
+    min: u32,
+    max: u32,
+    glibc: bool,
+    musl: bool,
+}
+
+/// Bytes that a bit stands for.
+fn unit(e: &Extent) -> u64 {
+    e.len.div_ceil(u64::BITS.into()).next_multiple_of(PAGE_SIZE)
+}
+
+/// How far what is looked for reaches from an id, in either direction.
+const REACH: u64 = 40;
+
+impl Suspects {
+    /// `None` where no id changes, or none can be found.
+    pub fn new(ctx: &Ctx) -> Result<Option<Self>> {
+        let threads = ctx.image.threads;
+        let has = |flag: u32| threads.iter().any(|t| t.flags & flag != 0);
+        let (glibc, musl) = (has(thread_flags::LIBC_GLIBC), has(thread_flags::LIBC_MUSL));
+        if ctx.mode() != Mode::New || !(glibc || musl) {
+            return Ok(None);
+        }
+        let (min, max) = id_range(threads);
+        let bits = ctx.work.slice(ctx.image.extents.len())?;
+        Ok(Some(Self { bits, min, max, glibc, musl }))
+    }
+
+    fn of(&self, ctx: &Ctx, e: &Extent) -> Option<&AtomicU64> {
+        let offset = (core::ptr::from_ref(e) as usize).checked_sub(ctx.image.extents.as_ptr() as usize)?;
+        self.bits.get(offset / size_of::<Extent>())
+    }
+
+    /// Looks through the bytes of an extent.
+    pub fn look(&self, ctx: &Ctx, e: &Extent, bytes: &[u8]) {
+        let mut bits = 0;
+        for (i, part) in bytes.chunks(unit(e) as usize).enumerate() {
+            let Ok(pairs) = <[[u32; 2]]>::ref_from_bytes(part) else { continue };
+            let any = |which, mask| arch::any_in_range(pairs, which, mask, self.min, self.max);
+            // At multiples of 8 bytes: owner and writer are even words with glibc, the lock is an odd one with musl.
+            if self.glibc && any(Words::Even, u32::MAX) || self.musl && any(Words::Odd, FUTEX_TID_MASK) {
+                bits |= 1 << i;
+            }
+        }
+        if let Some(slot) = self.of(ctx, e) {
+            slot.store(bits, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Smallest and largest saved id.
+fn id_range(threads: &[Thread]) -> (u32, u32) {
+    threads.iter().fold((u32::MAX, 0), |(lo, hi), t| (lo.min(t.tid as u32), hi.max(t.tid as u32)))
+}
+
 /// Writes the present ids over the saved ones. All threads exist; memory has its final rights.
-pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
+pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm, suspects: Option<&Suspects>) -> Result<()> {
     let threads = ctx.threads(task)?;
     let now = |i: usize| ctx.tids[task.threads.first as usize + i].load(Ordering::SeqCst) as u32;
     if threads.iter().enumerate().all(|(i, t)| now(i) == t.tid as u32) {
@@ -33,16 +96,10 @@ pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
             unsafe { (t.tid_cache as *mut u32).write_unaligned(now(i)) };
         }
     }
-    let glibc = threads.iter().any(|t| t.flags & thread_flags::LIBC_GLIBC != 0);
-    let musl = threads.iter().any(|t| t.flags & thread_flags::LIBC_MUSL != 0);
+    let Some(suspects) = suspects else { return Ok(()) };
     let mut found = 0;
     for vma in vmas.iter().filter(|v| is_private(v) && is_writable(v)) {
-        for e in Image::slice(ctx.image.extents, vma.dirty, "extents")? {
-            // SAFETY: stored pages of a mapped, readable and writable VMA (fill checked the bounds);
-            // no other reference into it.
-            let words = unsafe { core::slice::from_raw_parts_mut(e.addr as *mut u32, e.len as usize / 4) };
-            found += correct_words(words, threads, &now, glibc, musl);
-        }
+        found += correct_vma(ctx, vma, suspects, threads, &now)?;
     }
     if found > 0 && threads.iter().any(|t| t.tid < SMALL_ID) {
         return Err(Error::new(
@@ -56,6 +113,45 @@ pub fn correct(ctx: &Ctx, task: &Task, mm: &Mm) -> Result<()> {
     Ok(())
 }
 
+/// The suspicious parts of a VMA, each place in it once: a new id may be an old one of another thread.
+fn correct_vma(
+    ctx: &Ctx,
+    vma: &Vma,
+    suspects: &Suspects,
+    threads: &[Thread],
+    now: &impl Fn(usize) -> u32,
+) -> Result<usize> {
+    let extents = Image::slice(ctx.image.extents, vma.dirty, "extents")?;
+    let (mut found, mut done) = (0, 0);
+    for (n, e) in extents.iter().enumerate() {
+        let bits = suspects.of(ctx, e).map_or(u64::MAX, |b| b.load(Ordering::Relaxed));
+        let follows = |a: Option<&Extent>, b: Option<&Extent>| {
+            a.zip(b).is_some_and(|(a, b)| a.addr.checked_add(a.len) == Some(b.addr))
+        };
+        let before = n.checked_sub(1).and_then(|i| extents.get(i));
+        let end = e.addr + e.len;
+        // Bytes of neighbours belong to what begins or ends there.
+        let first = e.addr - if follows(before, Some(e)) { REACH } else { 0 };
+        let last = end + if follows(Some(e), extents.get(n + 1)) { REACH } else { 0 };
+        for part in (0..u64::from(u64::BITS)).filter(|i| bits & 1 << i != 0) {
+            let at = e.addr + part * unit(e);
+            let start = at.saturating_sub(REACH).max(first).max(done);
+            done = (at + unit(e)).min(end);
+            let to = (done + REACH).min(last);
+            if start >= done {
+                continue;
+            }
+            // SAFETY: stored pages of a mapped, readable and writable VMA (fill checked the bounds);
+            // no other reference into it.
+            let words =
+                unsafe { core::slice::from_raw_parts_mut(start as *mut u32, (to - start) as usize / 4) };
+            let places = (done - start) as usize / 4;
+            found += correct_words(words, places, threads, now, suspects);
+        }
+    }
+    Ok(found)
+}
+
 fn is_writable(v: &Vma) -> bool {
     v.prot & (PROT_READ | PROT_WRITE) == PROT_READ | PROT_WRITE
 }
@@ -64,19 +160,19 @@ fn is_private(v: &Vma) -> bool {
     matches!(VmaKind::from_u32(v.kind), Some(VmaKind::Anonymous | VmaKind::FilePrivate))
 }
 
-/// Mutexes are 8-byte aligned; the words looked at around an id reach 5 words further.
+/// What begins at the first `places` of these words. Mutexes are 8-byte aligned; the words looked at around
+/// an id reach 5 words further.
 fn correct_words(
     words: &mut [u32],
+    places: usize,
     threads: &[Thread],
     now: &impl Fn(usize) -> u32,
-    glibc: bool,
-    musl: bool,
+    suspects: &Suspects,
 ) -> usize {
-    let (min, max) =
-        threads.iter().fold((u32::MAX, 0), |(lo, hi), t| (lo.min(t.tid as u32), hi.max(t.tid as u32)));
+    let Suspects { min, max, glibc, musl, .. } = *suspects;
     let owner = |id: u32| threads.iter().position(|t| t.tid as u32 == id).map(now);
     let mut found = 0;
-    for at in (0..words.len().saturating_sub(5)).step_by(2) {
+    for at in (0..words.len().saturating_sub(5).min(places)).step_by(2) {
         // pthread_mutex_t of glibc: lock, count, owner, nusers, kind.
         let id = words[at + 2];
         if glibc
