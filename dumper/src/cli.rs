@@ -101,7 +101,7 @@ pub enum Tcp {
 }
 
 fn allow_kind(text: &str) -> Result<String, String> {
-    let kinds = ckpt_dump::plan::ALLOW_KINDS;
+    let kinds = crate::plan::ALLOW_KINDS;
     if kinds.iter().any(|(kind, _)| *kind == text) {
         return Ok(text.to_owned());
     }
@@ -111,7 +111,7 @@ fn allow_kind(text: &str) -> Result<String, String> {
 
 fn long_help() -> String {
     let mut text = String::from("Kinds of loss that --allow accepts:\n");
-    for (kind, loss) in ckpt_dump::plan::ALLOW_KINDS {
+    for (kind, loss) in crate::plan::ALLOW_KINDS {
         text.push_str(&format!("  {kind:<16} {loss}\n"));
     }
     text.push_str(

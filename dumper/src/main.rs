@@ -1,7 +1,6 @@
 //! `ckpt-dump`: a running process becomes an executable.
 
-mod cli;
-
+use ckpt_dump::cli::{Cli, Tcp};
 use ckpt_dump::dump::{self, Outcome, Refusal, Request};
 use ckpt_dump::error::exit_code;
 use ckpt_dump::plan::{ALLOW_KINDS, Options, TcpPolicy};
@@ -9,7 +8,6 @@ use ckpt_dump::ptrace::Fate;
 use ckpt_dump::report;
 use ckpt_dump::sys::signals;
 use clap::Parser;
-use cli::{Cli, Tcp};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

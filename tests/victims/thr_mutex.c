@@ -4,6 +4,7 @@
 
 static pthread_mutex_t recursive, checking, robust;
 static pthread_mutex_t held_by_thread;
+static volatile bool created;
 
 static void init(pthread_mutex_t *m, int type, int robustness) {
     pthread_mutexattr_t attr;
@@ -17,6 +18,8 @@ static void *run(void *unused) {
     (void)unused;
     EQ(pthread_mutex_lock(&robust), 0);
     EQ(pthread_mutex_lock(&held_by_thread), 0);
+    // In pthread_create() signals are blocked, which would be seen before, and not after.
+    while (!created) usleep(1000);
     ready();
     wait_go();
     EQ(pthread_mutex_lock(&held_by_thread), 0);
@@ -34,6 +37,7 @@ int main(void) {
     EQ(pthread_mutex_lock(&checking), 0);
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, run, NULL) == 0);
+    created = true;
     CHECK(pthread_join(thread, NULL) == 0);
     EQ(pthread_mutex_trylock(&recursive), 0);
     EQ(pthread_mutex_unlock(&recursive), 0);
