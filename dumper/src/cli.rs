@@ -42,9 +42,14 @@ pub struct Cli {
     #[arg(long)]
     pub snapshot: bool,
 
-    /// Compress the image (LZ4): smaller, but takes longer to write, and cannot be restored by --memory map
+    /// Compress the image (LZ4): smaller, but takes longer to write, and cannot be restored by --memory map.
+    /// Implies --dedup
     #[arg(long)]
     pub compress: bool,
+
+    /// Store runs of 16 or more equal pages (64 KiB) once, whichever processes they are of
+    #[arg(long)]
+    pub dedup: bool,
 
     /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file),
     /// not only complete

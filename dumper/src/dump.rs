@@ -31,6 +31,8 @@ pub struct Request<'a> {
     pub snapshot: bool,
     /// Compress the contents of the image.
     pub compress: bool,
+    /// Store runs of equal pages once.
+    pub dedup: bool,
     pub options: Options,
     /// How long TCP connections to the outside are held after the end of the processes.
     pub tcp_hold: Duration,
@@ -53,6 +55,8 @@ pub struct Outcome {
     /// With --compress: bytes that were compressed, and what became of them.
     pub compressible_bytes: u64,
     pub compressed_bytes: u64,
+    /// With --dedup: bytes that were found in the image already.
+    pub duplicate_bytes: u64,
     /// How long the process was stopped (until it was killed), and the whole dump.
     #[serde(serialize_with = "seconds", rename = "pause_seconds")]
     pub pause: Duration,
@@ -156,6 +160,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     stop_requested()?;
     let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(named)?;
     plan.compress = request.compress;
+    plan.dedup = request.dedup;
     report::lap("planned");
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
@@ -209,6 +214,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     outcome.stored_bytes = summary.stored_bytes;
     outcome.embedded_bytes = summary.embedded_bytes;
     [outcome.compressible_bytes, outcome.compressed_bytes] = summary.compressed_bytes;
+    outcome.duplicate_bytes = summary.duplicate_bytes;
     outcome.total = started.elapsed();
     Ok(outcome)
 }
@@ -332,6 +338,7 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         embedded_bytes: 0,
         compressible_bytes: 0,
         compressed_bytes: 0,
+        duplicate_bytes: 0,
         pause: Duration::ZERO,
         total: Duration::ZERO,
         losses: t

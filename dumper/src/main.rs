@@ -34,6 +34,7 @@ fn run(cli: &Cli) -> i32 {
         sync: cli.sync,
         snapshot: cli.snapshot,
         compress: cli.compress,
+        dedup: cli.dedup || cli.compress,
         options: Options {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),
@@ -111,8 +112,12 @@ fn summary(cli: &Cli, o: &Outcome) -> String {
         0 => String::new(),
         n => format!(", {} compressed to {}", report::bytes(n), report::bytes(o.compressed_bytes)),
     };
+    let duplicates = match o.duplicate_bytes {
+        0 => String::new(),
+        n => format!(", {} more found twice", report::bytes(n)),
+    };
     format!(
-        "{what} -> {image}: {} ({} of its own{compressed}), {} in all, paused {pause}, {end}",
+        "{what} -> {image}: {} ({} of its own{duplicates}{compressed}), {} in all, paused {pause}, {end}",
         report::bytes(o.image_bytes),
         report::bytes(o.stored_bytes),
         report::duration(o.total)

@@ -6,6 +6,7 @@
 mod alias;
 mod buffers;
 mod compress;
+mod dedup;
 pub mod elf;
 pub mod error;
 pub mod layout;

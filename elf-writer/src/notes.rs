@@ -153,7 +153,9 @@ pub fn upper_bound(t: &Tables) -> u64 {
 fn max_extents(planned: &Extent, shared: bool) -> u64 {
     let pages = planned.len.div_ceil(PAGE_SIZE);
     // Cut at buffer boundaries; with zeros left out, every other page may be an extent of its own.
-    let cuts = planned.len.div_ceil(crate::stream::CHUNK as u64) + 1;
+    // So may runs of pages that are in the image already, with what is between them.
+    let runs = 2 * (pages / crate::dedup::SHORTEST as u64);
+    let cuts = planned.len.div_ceil(crate::stream::CHUNK as u64) + 1 + runs;
     if shared {
         // Every page may be in another place than its neighbours.
         return pages + cuts;

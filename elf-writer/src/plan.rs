@@ -72,6 +72,8 @@ pub struct Plan {
     pub urgent: Vec<bool>,
     /// Compress the contents.
     pub compress: bool,
+    /// Store runs of equal pages once.
+    pub dedup: bool,
 }
 
 impl Plan {

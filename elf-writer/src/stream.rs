@@ -8,7 +8,8 @@
 use crate::alias::{Owner, Run, Stored};
 use crate::buffers::{AT_ONCE, Buffers, MOST_BUFFERS, Room};
 use crate::compress::{self, Blocks, Order};
-use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage};
+use crate::dedup::{self, Dedup, Place};
+use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Stage};
 use crate::{Tables, WriteError};
 use ckpt_format::content::{MAX_BLOCK, MAX_EXTENT};
 use ckpt_format::{Compression, Extent, PAGE_SIZE, checksum, extent_flags};
@@ -19,6 +20,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
+
+mod known;
 
 /// Size of a buffer, and the longest extent that is written.
 pub const CHUNK: usize = 256 << 10;
@@ -77,6 +80,8 @@ pub struct Streamed {
     /// Bytes of extents that lead to what was stored before, without and with
     /// [`extent_flags::EMBEDDED_FILE`].
     pub shared: [u64; 2],
+    /// Bytes of these that were found by their contents only.
+    pub duplicates: u64,
     /// How much was compressed, if anything was.
     pub compression: Option<Compression>,
 }
@@ -214,6 +219,11 @@ struct Reader<'a> {
     fresh: bool,
     /// Of the next buffer.
     number: u64,
+    /// With [`Plan::dedup`].
+    dedup: Option<Dedup>,
+    /// For that: of the pages of the present piece.
+    hashes: Vec<u64>,
+    duplicates: u64,
 }
 
 /// As in [`Filled`]: parts, and checksums to come.
@@ -242,6 +252,9 @@ impl<'a> Reader<'a> {
             blocks: Vec::new(),
             fresh: true,
             number: 0,
+            dedup: plan.dedup.then(|| Dedup::new(plan.tables.extents.iter().map(|e| e.len).sum())),
+            hashes: Vec::new(),
+            duplicates: 0,
         }
     }
 
@@ -258,6 +271,10 @@ impl<'a> Reader<'a> {
             self.read_all(order, source, buffers, &mut done, progress)?;
             let failed = |source| WriteError::Content { what: format!("at stage {stage:?}"), source };
             source.reached(stage).map_err(failed)?;
+            // What these were read from is not stopped any more.
+            if let Some(dedup) = self.dedup.as_mut().filter(|_| !order.is_empty()) {
+                dedup.forget();
+            }
         }
         Ok(())
     }
@@ -355,7 +372,9 @@ impl<'a> Reader<'a> {
                 let align = if page_wise { PAGE_SIZE } else { SMALL_ALIGN };
                 self.offset = self.offset.next_multiple_of(align);
             }
-            let known = if page_wise { self.known(source, w, bytes)? } else { Vec::new() };
+            let mut known = if page_wise { self.known(source, w, bytes)? } else { Vec::new() };
+            self.hashes = if page_wise && self.dedup.is_some() { dedup::hashes(bytes) } else { Vec::new() };
+            self.duplicates(source, bytes, &mut known);
             let known = self.split(known);
             let mut done = 0;
             for run in &known {
@@ -397,6 +416,12 @@ impl<'a> Reader<'a> {
             if let Some((owner, first)) = self.plan.owner(w.extent) {
                 let (start, len) = (first + w.skip + start as u64, (end - start) as u64);
                 self.stored.add(owner, Run { start, len, file_offset: self.offset });
+            }
+            if let Some(dedup) = &mut self.dedup {
+                let (skip, len) = (w.skip + start as u64, (end - start) as u64);
+                let whole = start.div_ceil(PAGE_SIZE as usize)..end / PAGE_SIZE as usize;
+                let place = Place { position: self.offset, len, extent: w.extent, skip };
+                dedup.add(place, self.hashes.get(whole).unwrap_or_default());
             }
             let end_of_part = self.offset + (end - start) as u64;
             let begins = self.fresh || self.blocks.last().is_none_or(|b| end_of_part - b > MAX_BLOCK);
@@ -441,79 +466,13 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Pages of `bytes` that are in the image already; `start` counts from their beginning. A page
-    /// of memory is known if the ancestor's page at the same address was stored and is equal, byte by
-    /// byte; one of a file, if it was stored before.
-    fn known(
-        &mut self,
-        source: &mut dyn ContentSource,
-        w: &Wanted,
-        bytes: &[u8],
-    ) -> Result<Vec<Run>, WriteError> {
-        let Some((owner, first)) = self.plan.owner(w.extent) else { return Ok(Vec::new()) };
-        let (first, len) = (first + w.skip, bytes.len() as u64);
-        let whole_pages = |r: &Run| r.start.is_multiple_of(PAGE_SIZE) && r.len.is_multiple_of(PAGE_SIZE);
-        let relative = |r: Run| Run { start: r.start - first, ..r };
-        let pid = match owner {
-            Owner::File(_) => {
-                let found = self.stored.within(owner, first, len);
-                return Ok(found.into_iter().filter(whole_pages).map(relative).collect());
-            }
-            Owner::Memory(pid) => pid,
-        };
-        let Some(&ancestor) = self.plan.ancestors.get(&pid) else { return Ok(Vec::new()) };
-        let mut equal: Vec<Run> = Vec::new();
-        for run in self.stored.within(Owner::Memory(ancestor), first, len).iter().filter(|r| whole_pages(r)) {
-            self.other.resize(run.len as usize, 0);
-            let theirs = Source::Memory { pid: ancestor, addr: run.start };
-            source.read(&theirs, 0, &mut self.other).map_err(|source| WriteError::Content {
-                what: format!("near address {:#x} of PID {ancestor}", run.start),
-                source,
-            })?;
-            let own = &bytes[(run.start - first) as usize..];
-            let page = PAGE_SIZE as usize;
-            for at in (0..run.len as usize).step_by(page) {
-                if own[at..at + page] != self.other[at..at + page] {
-                    continue;
-                }
-                let start = run.start - first + at as u64;
-                match equal.last_mut() {
-                    Some(last)
-                        if last.start + last.len == start
-                            && last.file_offset + last.len == run.file_offset + at as u64 =>
-                    {
-                        last.len += PAGE_SIZE;
-                    }
-                    _ => equal.push(Run { start, len: PAGE_SIZE, file_offset: run.file_offset + at as u64 }),
-                }
-            }
-        }
-        Ok(equal)
-    }
-
-    /// An extent is in one block.
-    fn split(&self, runs: Vec<Run>) -> Vec<Run> {
-        if !self.plan.compress {
-            return runs;
-        }
-        let mut out = Vec::with_capacity(runs.len());
-        for mut run in runs {
-            let first = self.blocks.partition_point(|b| *b <= run.file_offset);
-            for border in &self.blocks[first..] {
-                let len = border - run.file_offset;
-                if len >= run.len {
-                    break;
-                }
-                out.push(Run { len, ..run });
-                run = Run { start: run.start + len, len: run.len - len, file_offset: *border };
-            }
-            out.push(run);
-        }
-        out
-    }
-
     fn finish(mut self, blocks: Option<Blocks>) -> Streamed {
-        let mut out = Streamed { end: self.offset, shared: self.shared, ..Default::default() };
+        let mut out = Streamed {
+            end: self.offset,
+            shared: self.shared,
+            duplicates: self.duplicates,
+            ..Default::default()
+        };
         if let Some(blocks) = blocks {
             (out.end, out.compression) = (blocks.end, blocks.record());
             self.made.iter_mut().flatten().for_each(|e| blocks.place(e));

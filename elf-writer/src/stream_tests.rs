@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::Source;
 use ckpt_format::{Range, Vma};
 use std::os::unix::fs::FileExt;
 
@@ -254,6 +255,49 @@ fn family() -> Plan {
     }
     plan.ancestors.insert(2, 1);
     plan
+}
+
+#[test]
+fn runs_of_equal_pages_are_stored_once() {
+    /// Whatever the process, by page number: 0 to 99 twice, at other addresses, with one page changed.
+    struct Twice;
+    impl ContentSource for Twice {
+        fn read(&mut self, source: &Source, skip: u64, buf: &mut [u8]) -> io::Result<()> {
+            let Source::Memory { pid, addr } = source else { return Err(io::ErrorKind::NotFound.into()) };
+            for (i, b) in buf.iter_mut().enumerate() {
+                let at = addr + skip + i as u64 - if *pid == 2 { 0x70_0003_7000 } else { 0x10_0000 };
+                let page = at / PAGE_SIZE;
+                *b = (page * 31 + at % PAGE_SIZE / (page + 1)) as u8;
+                if *pid == 2 && page == 60 {
+                    *b ^= 1;
+                }
+            }
+            Ok(())
+        }
+    }
+    for compress in [false, true] {
+        let mut plan = Plan { dedup: true, compress, ..Plan::default() };
+        for (pid, addr) in [(1, 0x10_0000), (2, 0x70_0003_7000)] {
+            plan.tables.extents.push(Extent { addr, len: 100 * PAGE_SIZE, ..Default::default() });
+            plan.sources.push(Source::Memory { pid, addr });
+        }
+        let file = tempfile::tempfile().unwrap();
+        let mut go = |_| ControlFlow::Continue(());
+        let out = stream(&plan, &mut Twice, &file, Path::new("x"), 0, &mut room(), &mut go).unwrap();
+        // Read in pieces of 9, 64 and 27 pages; page 60 differs; what is between 60 and 73 is too short.
+        assert_eq!(out.duplicates, (51 + 27) * PAGE_SIZE, "compress: {compress}");
+        assert_eq!(out.shared, [out.duplicates, 0]);
+        for i in 0..2 {
+            let mut next = plan.tables.extents[i].addr;
+            for e in &out.extents[out.first[i] as usize..out.first[i + 1] as usize] {
+                let mut expected = vec![0; e.len as usize];
+                Twice.read(&plan.sources[i], e.addr - plan.tables.extents[i].addr, &mut expected).unwrap();
+                assert!(stored(&file, e) == expected && e.addr == next, "{e:?}");
+                next += e.len;
+            }
+            assert_eq!(next, plan.tables.extents[i].addr + 100 * PAGE_SIZE);
+        }
+    }
 }
 
 #[test]

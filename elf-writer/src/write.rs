@@ -34,6 +34,8 @@ pub struct Summary {
     pub embedded_bytes: u64,
     /// What of all that was compressed, before and after.
     pub compressed_bytes: [u64; 2],
+    /// Bytes that were found in the image already, by their contents.
+    pub duplicate_bytes: u64,
     pub extents: usize,
     /// PT_LOAD segments of the program's memory.
     pub loads: usize,
@@ -155,6 +157,7 @@ fn finish(
         stored_bytes: sum(0) - streamed.shared[0],
         embedded_bytes: sum(extent_flags::EMBEDDED_FILE) - streamed.shared[1],
         compressed_bytes: streamed.compression.map_or([0; 2], |c| [c.block_bytes, c.stored_bytes]),
+        duplicate_bytes: streamed.duplicates,
         extents: extents.len(),
         loads,
     };

@@ -34,6 +34,15 @@ fn main() -> std::process::ExitCode {
     let tree = || Scenarios { dump_args: vec!["--compress"], ..Scenarios::tree() };
     suite.victim("tree_cow", tree());
     suite.victim("tree_family", tree());
+    suite.victim_named("tree_twice_compressed", "tree_twice", tree());
+    let once = |args: &[&'static str]| Scenarios { dump_args: args.to_vec(), ..Scenarios::tree() };
+    suite.victim("tree_twice", once(&["--dedup"]));
+    suite.victim_named("tree_twice_snapshot", "tree_twice", once(&["--dedup", "--snapshot"]).once());
+    suite.victim_named(
+        "mem_mixed_dedup",
+        "mem_mixed",
+        Scenarios { dump_args: vec!["--dedup"], ..Scenarios::default() },
+    );
     let snapshot = || Scenarios { dump_args: vec!["--compress", "--snapshot"], ..Scenarios::default() };
     suite.victim_named("mem_mixed_snapshot", "mem_mixed", snapshot().once());
     if std::env::var_os("CKPT_TEST_PLAIN").is_some() {
@@ -41,6 +50,7 @@ fn main() -> std::process::ExitCode {
     }
     suite.test("smaller", smaller);
     suite.test("shared_pages_once", shared_pages);
+    suite.test("equal_pages_once", equal_pages);
     suite.test("damaged", damaged);
     suite.test("contradictions", contradictions);
     suite.run()
@@ -100,6 +110,26 @@ fn shared_pages(t: &T) -> TestResult {
     let stored = json["stored_bytes"].as_u64().unwrap_or(u64::MAX);
     ensure!(stored < 72 << 20, "{json}");
     Ok(())
+}
+
+/// 24 MiB, of which two thirds are there twice more or less.
+fn equal_pages(t: &T) -> TestResult {
+    let mut victim = t.victim("tree_twice").start()?;
+    let mut told = Vec::new();
+    for option in ["--verbose", "--dedup"] {
+        let dumped = t.dump(victim.pid()).args([option, "--json"]).ok()?;
+        let json: serde_json::Value = serde_json::from_str(&dumped.stdout)?;
+        let number = |name: &str| json[name].as_u64().context("a number");
+        told.push((number("stored_bytes")?, number("duplicate_bytes")?, number("image_bytes")?));
+    }
+    let [without, with] = told[..] else { bail!("two dumps") };
+    ensure!(without.1 == 0 && without.0 > 24 << 20, "without: {without:?}");
+    ensure!(with.1 > 8 << 20 && (with.0 + with.1).abs_diff(without.0) < 1 << 20, "with: {with:?}, without: {without:?}");
+    ensure!(with.2 + (8 << 20) < without.2, "with: {with:?}, without: {without:?}");
+    let verified = Command::new(tool("ckpt-info")?).arg("--verify").arg(t.path("saved.ckpt")).output()?;
+    ensure!(verified.status.success(), "{verified:?}");
+    t.go()?;
+    victim.expect_exit(0)
 }
 
 /// Any byte of a compressed block.

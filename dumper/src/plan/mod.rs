@@ -282,6 +282,7 @@ impl Builder {
             ancestors: self.ancestors,
             urgent: Vec::new(),
             compress: false,
+            dedup: false,
         })
     }
 }
