@@ -1,7 +1,8 @@
 //! The command line.
 
+use crate::target::Target;
 use clap::Parser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Writes a running process, and all processes below it, into one executable file that goes on from there.
 ///
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 #[command(
     name = "ckpt-dump",
     version,
-    override_usage = "ckpt-dump [OPTIONS] <PID> -o <FILE>\n       ckpt-dump [OPTIONS] <PID> --check",
+    override_usage = "ckpt-dump [OPTIONS] <PID> -o <FILE>\n       ckpt-dump [OPTIONS] --name <NAME>|--pidfile <FILE> -o <FILE>\n       ckpt-dump [OPTIONS] <PID> --check",
     after_help = "Examples:\n  \
         ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
         ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
@@ -22,8 +23,17 @@ use std::path::PathBuf;
 )]
 pub struct Cli {
     /// Process to save, with its children and theirs
-    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
-    pub pid: i32,
+    #[arg(value_parser = clap::value_parser!(i32).range(1..), group = "target", required_unless_present_any = ["name", "pidfile"])]
+    pub pid: Option<i32>,
+
+    /// Save the process of this name (as ps(1) shows it, or the last part of its command): there must be one
+    /// only, besides those below it
+    #[arg(long, value_name = "NAME", group = "target")]
+    pub name: Option<String>,
+
+    /// Save the process whose id is in this file
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub pidfile: Option<PathBuf>,
 
     /// The image to write (replaced if it exists; mode 0700, as it holds the process's secrets)
     #[arg(short, long, value_name = "FILE", required_unless_present = "check")]
@@ -95,6 +105,23 @@ pub struct Cli {
     /// Print errors only
     #[arg(short, long)]
     pub quiet: bool,
+
+    /// Append everything that is done, as with -vv, and errors, with times, to this file
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+}
+
+impl Cli {
+    /// The process that is meant.
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
+        match (self.pid, &self.name, &self.pidfile) {
+            (Some(pid), ..) => Target::Pid(pid),
+            (_, Some(name), _) => Target::Name(name),
+            // One of them is required.
+            (.., file) => Target::File(file.as_deref().unwrap_or(Path::new(""))),
+        }
+    }
 }
 
 /// --tcp
@@ -124,7 +151,7 @@ fn long_help() -> String {
          0  done\n  \
          1  an error not listed here, or interrupted by a signal\n  \
          2  wrong usage\n  \
-         3  no such process, or it ended during the dump\n  \
+         3  no such process (or --name fits several), or it ended during the dump\n  \
          4  not permitted to trace it\n  \
          5  refused: it has state that cannot be saved; every obstacle is listed with its remedy\n  \
          6  the image cannot be written\n  \

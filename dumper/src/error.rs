@@ -9,6 +9,12 @@ pub enum Failure {
     #[error("no process with PID {0}; `ps -e` lists those that exist")]
     NoProcess(i32),
     /// Exit 3.
+    #[error("no process is called {0:?}; `ps -e` lists those that exist")]
+    NoneCalled(String),
+    /// Exit 3.
+    #[error("several processes are called {0:?}: {1}; say which by its PID")]
+    SeveralCalled(String, String),
+    /// Exit 3.
     #[error("PID {0} ended while it was being dumped; nothing was written")]
     Vanished(i32),
     /// Exit 4.
@@ -31,7 +37,12 @@ pub enum Failure {
 /// Exit status for an error: that of the [`Failure`] inside, else 1.
 pub fn exit_code(error: &anyhow::Error) -> i32 {
     match error.downcast_ref::<Failure>() {
-        Some(Failure::NoProcess(_) | Failure::Vanished(_)) => 3,
+        Some(
+            Failure::NoProcess(_)
+            | Failure::NoneCalled(_)
+            | Failure::SeveralCalled(..)
+            | Failure::Vanished(_),
+        ) => 3,
         Some(Failure::NotPermitted { .. }) => 4,
         Some(Failure::Refused(_)) => 5,
         Some(Failure::Output { .. }) => 6,

@@ -15,3 +15,4 @@ pub mod ptrace;
 pub mod report;
 mod snapshot;
 pub mod sys;
+pub mod target;

@@ -5,8 +5,8 @@ use ckpt_dump::dump::{self, Outcome, Refusal, Request};
 use ckpt_dump::error::exit_code;
 use ckpt_dump::plan::{ALLOW_KINDS, Options, TcpPolicy};
 use ckpt_dump::ptrace::Fate;
-use ckpt_dump::report;
 use ckpt_dump::sys::signals;
+use ckpt_dump::{report, target};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -23,8 +23,37 @@ fn main() {
 }
 
 fn run(cli: &Cli) -> i32 {
+    if let Some(log) = &cli.log
+        && let Err(e) = report::log_to(log)
+    {
+        report::error(&format!(
+            "cannot write the log {}: {e}; choose another place with --log",
+            log.display()
+        ));
+        return 6;
+    }
+    let status = match target::resolve(cli.target()) {
+        Ok(pid) => dump(cli, pid),
+        Err(error) => failed(cli, None, &error),
+    };
+    report::log("end", &format!("exit status {status}"));
+    status
+}
+
+/// Says why, and gives the exit status.
+fn failed(cli: &Cli, pid: Option<i32>, error: &anyhow::Error) -> i32 {
+    let status = exit_code(error);
+    report::error(&format!("{error:#}"));
+    if cli.json {
+        let error = format!("{error:#}");
+        println!("{}", serde_json::json!({ "pid": pid, "error": error, "exit_status": status }));
+    }
+    status
+}
+
+fn dump(cli: &Cli, pid: i32) -> i32 {
     let request = Request {
-        pid: cli.pid,
+        pid,
         output: if cli.check { None } else { cli.output.as_deref() },
         fate: match (cli.kill, cli.leave_stopped) {
             (true, _) => Fate::Kill,
@@ -58,20 +87,14 @@ fn run(cli: &Cli) -> i32 {
         }
         Err(Refusal::Obstacles(obstacles)) => {
             for obstacle in &obstacles {
-                eprintln!("ckpt-dump: {obstacle}");
+                report::error(&obstacle.to_string());
             }
             if cli.json {
-                println!("{}", serde_json::json!({ "pid": cli.pid, "obstacles": obstacles }));
+                println!("{}", serde_json::json!({ "pid": pid, "obstacles": obstacles, "exit_status": 5 }));
             }
             5
         }
-        Err(Refusal::Error(error)) => {
-            eprintln!("ckpt-dump: {error:#}");
-            if cli.json {
-                println!("{}", serde_json::json!({ "pid": cli.pid, "error": format!("{error:#}") }));
-            }
-            exit_code(&error)
-        }
+        Err(Refusal::Error(error)) => failed(cli, Some(pid), &error),
     }
 }
 
@@ -79,8 +102,9 @@ fn succeeded(cli: &Cli, outcome: &Outcome) {
     for loss in &outcome.losses {
         let asked = ALLOW_KINDS.iter().any(|(kind, _)| *kind == loss.kind);
         let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
-        eprintln!("ckpt-dump: PID {} {}; not in the image{option}", loss.pid, loss.text);
+        report::error(&format!("PID {} {}; not in the image{option}", loss.pid, loss.text));
     }
+    report::log("done", &summary(cli, outcome));
     if cli.json {
         println!("{}", serde_json::to_string(outcome).unwrap_or_default());
     } else if !cli.quiet {

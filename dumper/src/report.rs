@@ -1,35 +1,80 @@
-//! Messages on stderr.
+//! Messages on stderr, and in a log.
 
-use std::sync::Mutex;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
 /// What was done until when.
 static LAPS: Mutex<Vec<(&'static str, Instant)>> = Mutex::new(Vec::new());
+/// `--log`, and when it began.
+static LOG: OnceLock<(Mutex<File>, Instant)> = OnceLock::new();
 
 /// How many `-v` were given.
 pub fn set_verbosity(level: u8) {
     VERBOSITY.store(level, Ordering::Relaxed);
 }
 
+/// `--log`: everything goes to the end of this file, too.
+///
+/// # Errors
+/// As open(2).
+pub fn log_to(path: &Path) -> std::io::Result<()> {
+    let file = File::options().append(true).create(true).open(path)?;
+    let _ = LOG.set((Mutex::new(file), Instant::now()));
+    log("begin", &std::env::args().collect::<Vec<_>>().join(" "));
+    Ok(())
+}
+
+/// A line of the log: seconds since its begin, level, message.
+pub fn log(level: &str, message: &str) {
+    if let Some((file, since)) = LOG.get()
+        && let Ok(mut file) = file.lock()
+    {
+        // One write(2) each: several dumps may share a log. That it cannot be written harms nothing else.
+        let line =
+            format!("{:10.6} {level:<7} [{}] {message}\n", since.elapsed().as_secs_f64(), std::process::id());
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+fn wanted(least: u8) -> (bool, bool) {
+    (VERBOSITY.load(Ordering::Relaxed) >= least, LOG.get().is_some())
+}
+
+fn say(least: u8, level: &str, message: impl FnOnce() -> String) {
+    let (shown, logged) = wanted(least);
+    if shown || logged {
+        let message = message();
+        log(level, &message);
+        if shown {
+            eprintln!("ckpt-dump: {message}");
+        }
+    }
+}
+
+/// An error or warning: always shown.
+pub fn error(message: &str) {
+    log("error", message);
+    eprintln!("ckpt-dump: {message}");
+}
+
 /// For `-v`: what is being done.
 pub fn info(message: impl FnOnce() -> String) {
-    if VERBOSITY.load(Ordering::Relaxed) >= 1 {
-        eprintln!("ckpt-dump: {}", message());
-    }
+    say(1, "info", message);
 }
 
 /// For `-vv`: details.
 pub fn debug(message: impl FnOnce() -> String) {
-    if VERBOSITY.load(Ordering::Relaxed) >= 2 {
-        eprintln!("ckpt-dump: {}", message());
-    }
+    say(2, "debug", message);
 }
 
 /// For `-vv`: that something was done by now. Printed by [`laps`], as writing takes time, too.
 pub fn lap(done: &'static str) {
-    if VERBOSITY.load(Ordering::Relaxed) >= 2
+    if wanted(2) != (false, false)
         && let Ok(mut laps) = LAPS.lock()
     {
         laps.push((done, Instant::now()));
