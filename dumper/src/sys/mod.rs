@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod cpuid;
+pub mod dir;
 pub mod fd;
 pub mod guard;
 pub mod ipc;

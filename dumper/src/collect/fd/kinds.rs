@@ -54,7 +54,7 @@ const KINDS: &[(Sign, Collect)] = &[
 ];
 
 /// The collector of the kind that a descriptor is of.
-pub fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
+pub fn collector(cx: &mut Context<'_>, probe: &Probe) -> Result<Collect> {
     let mode = probe.stat.kind();
     let device = (libc::major(probe.stat.rdev), libc::minor(probe.stat.rdev));
     let by_path = probe.link.starts_with(b"/") && !probe.link.starts_with(b"/memfd:");
@@ -67,14 +67,12 @@ pub fn collector(cx: &Context<'_>, probe: &Probe) -> Result<Collect> {
     } else {
         libc::AF_UNSPEC
     };
+    // A message queue has no device.
+    let no_device = mode == libc::S_IFREG && libc::major(probe.stat.dev) == 0;
+    let fs_type = if no_device { cx.fs_type(probe) } else { 0 };
     let matches = |sign: &Sign| match sign {
         Sign::Link(prefix) => probe.link.starts_with(prefix.as_bytes()),
-        // It has no device.
-        Sign::FileSystem(kind) => {
-            mode == libc::S_IFREG
-                && libc::major(probe.stat.dev) == 0
-                && sys::fd::fs_type(&probe.fd_path()).is_ok_and(|t| t == *kind)
-        }
+        Sign::FileSystem(kind) => no_device && fs_type == *kind,
         Sign::Mode(m) => mode == *m,
         Sign::Major(range) => mode == libc::S_IFCHR && range.contains(&device.0),
         Sign::Device(major, minor) => mode == libc::S_IFCHR && device == (*major, *minor),

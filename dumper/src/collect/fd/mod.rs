@@ -22,6 +22,7 @@ pub mod outside;
 pub mod packet;
 pub mod pidfd;
 pub mod pipe;
+mod probe;
 pub mod pty;
 pub mod regular;
 pub mod repair;
@@ -36,6 +37,8 @@ use crate::sys;
 use crate::sys::process::{Shared, sharing};
 use anyhow::{Context as _, Result, anyhow};
 pub use fdinfo::{FdInfo, LockFacts};
+pub use probe::Probe;
+use probe::{group, probe, probe_all};
 pub use stat::FileStat;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -45,6 +48,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -141,34 +145,6 @@ pub enum Detail {
     Failed(String),
 }
 
-/// The cheap look at one descriptor.
-#[derive(Clone, Debug)]
-pub struct Probe {
-    /// Index of its table.
-    table: usize,
-    pub pid: i32,
-    pub fd: i32,
-    pub link: Vec<u8>,
-    pub info: FdInfo,
-    pub stat: FileStat,
-    /// Why even that was not possible.
-    failed: Option<String>,
-}
-
-impl Probe {
-    pub fn link_text(&self) -> String {
-        String::from_utf8_lossy(&self.link).into_owned()
-    }
-
-    pub fn fdinfo(&self) -> Result<FdInfo> {
-        read_fdinfo(self.pid, self.fd)
-    }
-
-    pub fn fd_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}", self.pid, self.fd))
-    }
-}
-
 /// A process that was frozen.
 #[derive(Clone, Copy)]
 struct Holder<'a> {
@@ -205,6 +181,10 @@ pub struct Context<'a> {
     destinations: Option<datagram::Destinations>,
     shutdowns: diag::Shutdowns,
     defaults: socket::Defaults,
+    /// Types of file systems, by device and mount.
+    file_systems: HashMap<(u64, Option<u64>), i64>,
+    /// Device and inode that paths lead to.
+    identities: HashMap<Vec<u8>, Option<(u64, u64)>>,
     /// Descriptors whose fdinfo does not tell whether they are closed on exec.
     doubtful: Vec<(i32, i32)>,
 }
@@ -270,6 +250,18 @@ impl Context<'_> {
         })
     }
 
+    /// `f_type` of statfs(2), asked once for each mount; 0 where it is not told.
+    fn fs_type(&mut self, probe: &Probe) -> i64 {
+        let look = || sys::fd::fs_type(&probe.fd_path()).unwrap_or(0);
+        *self.file_systems.entry((probe.stat.dev, probe.info.number("mnt_id"))).or_insert_with(look)
+    }
+
+    /// Device and inode that a path leads to, looked up once: many descriptors may be of one file.
+    fn identity(&mut self, path: &Path) -> Option<(u64, u64)> {
+        let look = || path.metadata().ok().map(|m| (m.dev(), m.ino()));
+        *self.identities.entry(path.as_os_str().as_bytes().to_vec()).or_insert_with(look)
+    }
+
     /// See [`datagram::destinations`].
     fn destination(&mut self, probe: &Probe) -> Option<SocketAddr> {
         let all = self.destinations.get_or_insert_with(|| datagram::destinations(probe.pid));
@@ -324,6 +316,8 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf], connections: repair::
         destinations: None,
         shutdowns: diag::Shutdowns::default(),
         defaults: socket::Defaults::default(),
+        file_systems: HashMap::new(),
+        identities: HashMap::new(),
         doubtful: Vec::new(),
     };
     let mut descriptions = Vec::with_capacity(firsts.len());
@@ -367,7 +361,7 @@ fn describe_in_flight(cx: &mut Context<'_>, descriptions: &mut Vec<Description>)
         cx.in_flight[next].description = match known {
             Some(index) => index,
             None => {
-                let d = describe(cx, &probe(NO_TABLE, own, fd))?;
+                let d = describe(cx, &probe(NO_TABLE, own, fd)?)?;
                 descriptions.push(Description { on_the_way_to: Some(to), ..d });
                 cx.first.push((own, fd));
                 cx.tables_of.push(Vec::new());
@@ -420,69 +414,6 @@ impl FdTableFacts {
         }
         self.fds.push(FdEntryFacts { fd: p.fd, cloexec: p.info.cloexec, description });
     }
-}
-
-/// The cheap look at every descriptor of a table, by number.
-fn probe_all(table: usize, pid: i32, probes: &mut Vec<Probe>) -> Result<()> {
-    let dir = format!("/proc/{pid}/fd");
-    let first = probes.len();
-    for entry in std::fs::read_dir(&dir).with_context(|| format!("read {dir}"))? {
-        let entry = entry.with_context(|| format!("read {dir}"))?;
-        let Some(fd) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        probes.push(probe(table, pid, fd));
-    }
-    probes[first..].sort_by_key(|p| p.fd);
-    Ok(())
-}
-
-/// A file system that does not answer must not hide what else there is.
-fn probe(table: usize, pid: i32, fd: i32) -> Probe {
-    let path = format!("/proc/{pid}/fd/{fd}");
-    let link = std::fs::read_link(&path).map(|l| l.as_os_str().as_bytes().to_vec()).unwrap_or_default();
-    let stat = std::fs::metadata(&path).with_context(|| format!("stat {path}"));
-    let (info, stat) = (read_fdinfo(pid, fd), stat.map(|m| FileStat::of(&m)));
-    let failed = [info.as_ref().err(), stat.as_ref().err()].into_iter().flatten().next();
-    let failed = failed.map(|e| format!("{e:#}"));
-    let (info, stat) = (info.unwrap_or_default(), stat.unwrap_or_default());
-    Probe { table, pid, fd, link, info, stat, failed }
-}
-
-fn read_fdinfo(pid: i32, fd: i32) -> Result<FdInfo> {
-    let path = format!("/proc/{pid}/fdinfo/{fd}");
-    let text = std::fs::read(&path).with_context(|| format!("read {path}"))?;
-    FdInfo::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| anyhow!("{path} has no flags"))
-}
-
-/// For each probe the index of the first one with the same open file description. Only descriptors
-/// of the same inode are compared, by sorting with the order that kcmp(2) gives. (Offset and flags say
-/// nothing: who is outside, and not stopped, may share the description and change them.)
-fn group(probes: &[Probe]) -> Result<Vec<usize>> {
-    let mut alike: HashMap<_, Vec<usize>> = HashMap::new();
-    for (i, p) in probes.iter().enumerate() {
-        alike.entry((p.stat.dev, p.stat.ino)).or_default().push(i);
-    }
-    let mut owner_of: Vec<usize> = (0..probes.len()).collect();
-    for mut indices in alike.into_values().filter(|v| v.len() > 1) {
-        let mut failure = None;
-        let mut compare = |a: usize, b: usize| {
-            let of = |i: usize| (probes[i].pid, probes[i].fd);
-            sys::fd::kcmp_file(of(a), of(b)).unwrap_or_else(|e| {
-                failure = Some(e);
-                a.cmp(&b)
-            })
-        };
-        indices.sort_by(|a, b| compare(*a, *b).then(a.cmp(b)));
-        for pair in 1..indices.len() {
-            let (before, this) = (indices[pair - 1], indices[pair]);
-            if compare(before, this) == Ordering::Equal {
-                owner_of[this] = owner_of[before];
-            }
-        }
-        if let Some(e) = failure {
-            return Err(e).context("kcmp, to find descriptors that share an open file description");
-        }
-    }
-    Ok(owner_of)
 }
 
 fn describe(cx: &mut Context<'_>, probe: &Probe) -> Result<Description> {

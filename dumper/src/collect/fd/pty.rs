@@ -4,6 +4,7 @@ use super::{Context, Description, Detail, Probe, tty};
 use crate::sys;
 use crate::sys::pty_data::Pair;
 use anyhow::{Context as _, Result};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -100,13 +101,10 @@ fn node(probe: &Probe, number: u32) -> Option<NodeFacts> {
 
 /// Looks at what waits in the pairs, when all slaves are known.
 pub fn contents(cx: &Context<'_>, descriptions: &mut [Description]) -> Result<()> {
-    let with_slave = |index: usize| {
-        let is_its = |d: &Description| matches!(&d.detail, Detail::Tty(s) if s.master == Some(index));
-        descriptions.iter().any(is_its)
-    };
-    let opened: Vec<bool> = (0..descriptions.len()).map(with_slave).collect();
-    for (d, opened) in descriptions.iter_mut().zip(opened) {
-        let at = (d.pid, d.fd);
+    let master_of = |d: &Description| if let Detail::Tty(slave) = &d.detail { slave.master } else { None };
+    let with_slave: HashSet<usize> = descriptions.iter().filter_map(master_of).collect();
+    for (index, d) in descriptions.iter_mut().enumerate() {
+        let (at, opened) = ((d.pid, d.fd), with_slave.contains(&index));
         let Detail::PtyMaster(m) = &mut d.detail else { continue };
         // Then a change of modes, too, is an event to be read.
         let [.., a, b, c, d] = m.termios[..16] else { continue };

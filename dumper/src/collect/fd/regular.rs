@@ -49,7 +49,7 @@ pub struct MemfdFacts {
 
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let stat = &probe.stat;
-    let fs_type = sys::fd::fs_type(&probe.fd_path()).unwrap_or(0);
+    let fs_type = cx.fs_type(probe);
     if !probe.link.starts_with(b"/") {
         // What no path leads to.
         let found = own_namespace(probe).map(|path| FileFacts {
@@ -61,7 +61,7 @@ pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
         });
         return Ok(found.map_or_else(|| Detail::Unknown(probe.link_text()), Detail::File));
     }
-    let (path, name) = find_name(probe, fs_type);
+    let (path, name) = find_name(cx, probe, fs_type);
     let regular = stat.kind() == libc::S_IFREG;
     // Opening a leased file would make its holder give the lease back.
     let leased = probe.info.locks.iter().any(|l| l.kind == "LEASE" || l.kind == "DELEG");
@@ -108,14 +108,18 @@ pub fn memfd(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
 }
 
 /// Path by which the file can be opened again. Another hard link in the same directory will do.
-fn find_name(probe: &Probe, fs_type: i64) -> (PathBuf, NameState) {
+fn find_name(cx: &mut Context<'_>, probe: &Probe, fs_type: i64) -> (PathBuf, NameState) {
     let linked = Path::new(std::ffi::OsStr::from_bytes(&probe.link));
     // The files of a process are other inodes at each look; and a pid namespace has a /proc of its own.
     if fs_type == PROC && linked.starts_with("/proc") && !probe.link.ends_with(b" (deleted)") {
         return (linked.to_path_buf(), NameState::Present);
     }
-    let is_it = |path: &Path| same_file(path, &probe.stat);
-    if is_it(linked) {
+    let found = if probe.stat.kind() == libc::S_IFLNK {
+        linked.symlink_metadata().ok().map(|m| (m.dev(), m.ino()))
+    } else {
+        cx.identity(linked)
+    };
+    if found == Some((probe.stat.dev, probe.stat.ino)) {
         return (linked.to_path_buf(), NameState::Present);
     }
     let path = path_of(&probe.link).to_path_buf();
@@ -134,11 +138,6 @@ fn find_name(probe: &Probe, fs_type: i64) -> (PathBuf, NameState) {
         },
     };
     (path, state)
-}
-
-fn same_file(path: &Path, stat: &FileStat) -> bool {
-    let meta = if stat.kind() == libc::S_IFLNK { path.symlink_metadata() } else { path.metadata() };
-    meta.is_ok_and(|m| (m.dev(), m.ino()) == (stat.dev, stat.ino))
 }
 
 fn other_link(path: &Path, stat: &FileStat) -> Option<PathBuf> {

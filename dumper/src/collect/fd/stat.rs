@@ -31,6 +31,20 @@ impl FileStat {
         }
     }
 
+    pub(crate) fn from_raw(stat: &libc::stat) -> Self {
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            mode: stat.st_mode,
+            nlink: stat.st_nlink,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: stat.st_rdev,
+            size: stat.st_size as u64,
+            mtime_ns: stat.st_mtime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec),
+        }
+    }
+
     /// File type bits of the mode.
     #[must_use]
     pub fn kind(&self) -> u32 {
