@@ -12,6 +12,15 @@ pub enum PidMode {
     Ns,
 }
 
+/// --memory
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// All is read before the program runs.
+    Eager,
+    /// What can be stays mapped from the image.
+    Map,
+}
+
 /// `--fd N=PATH`.
 #[derive(Clone, Copy)]
 pub struct FdOverride {
@@ -27,6 +36,7 @@ const MAX_PORTS: usize = 16;
 #[derive(Clone, Copy)]
 pub struct Options {
     pub pid: PidMode,
+    pub memory: Memory,
     pub help: bool,
     pub verbose: bool,
     /// Leave everything in SIGSTOP.
@@ -51,6 +61,10 @@ impl Options {
         &self.fds[..self.fd_count]
     }
 
+    pub fn maps_memory(&self) -> bool {
+        self.memory == Memory::Map
+    }
+
     /// The path that the caller gave for a descriptor.
     pub fn fd_path(&self, fd: i32) -> Option<&'static [u8]> {
         self.fds().iter().find(|o| o.fd == fd).map(|o| o.path)
@@ -61,6 +75,7 @@ impl Options {
 pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
     let mut o = Options {
         pid: PidMode::Auto,
+        memory: Memory::Eager,
         help: false,
         verbose: false,
         stopped: false,
@@ -88,6 +103,7 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         };
         match name {
             b"--pid" => o.pid = pid_mode(needed()?)?,
+            b"--memory" => o.memory = memory(needed()?)?,
             b"--chdir" => o.chdir = Some(needed()?),
             b"--fd" => o.add_fd(needed()?)?,
             b"--tcp" => o.reset_tcp = is_reset(needed()?)?,
@@ -117,6 +133,14 @@ fn is_reset(value: &'static [u8]) -> Result<bool> {
         b"repair" => Ok(false),
         b"reset" => Ok(true),
         _ => Err(Error::new("--tcp does not know").path(value).remedy("use repair or reset")),
+    }
+}
+
+fn memory(value: &'static [u8]) -> Result<Memory> {
+    match value {
+        b"eager" => Ok(Memory::Eager),
+        b"map" => Ok(Memory::Map),
+        _ => Err(Error::new("--memory does not know").path(value).remedy("use eager or map")),
     }
 }
 

@@ -13,6 +13,13 @@ Options:
                               new: this process becomes the program, with the id that it has
                               ns: the saved ids in a new pid namespace
                               (several processes need same or ns: they know each other's ids)
+      --memory MODE           eager (default): all memory is read before the program runs
+                              map: memory stays mapped from this file: at once, whatever its size, and
+                              shared between copies. Not exact: what the program gives back by
+                              MADV_DONTNEED shows the saved bytes again instead of zeros; what mremap(2)
+                              (realloc) makes larger shows bytes of this file, or faults behind its end
+                              (SIGBUS); checksums are not verified. This file must not change as long as
+                              the program runs (it may be deleted)
       --stopped               leave the program stopped (SIGSTOP), for a debugger
       --fd N=PATH             open PATH instead of what descriptor N of the first process was, for all
                               processes that share it

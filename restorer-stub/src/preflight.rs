@@ -12,6 +12,10 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     if ctx.page_size != PAGE_SIZE {
         return Err(Error::new("this kernel has pages of another size:").on(On::Number(ctx.page_size)));
     }
+    if ctx.options.maps_memory() && !ctx.image.compression.is_empty() {
+        return Err(Error::new("--memory map: the contents of this image are compressed")
+            .remedy("use --memory eager, or dump without --compress"));
+    }
     tasks(ctx)?;
     objects::ports::check(ctx)?;
     objects::repair::check(ctx)?;

@@ -103,13 +103,20 @@ fn place(ctx: &'static Ctx, task: &'static Task, mm: &Mm, own: &TaskShared) -> R
         }
     }
     report::passed("descriptors are placed");
+    // The link to the executable cannot change while the image is mapped (replace_mm_exe_file()).
+    let early = ctx.options.maps_memory();
+    if early {
+        attributes::set_mm(ctx, mm)?;
+    }
     map::map_all(ctx, mm)?;
     report::passed("memory is mapped");
     let suspects = fill::fill_all(ctx, mm)?;
     report::passed("memory is filled");
     map::finish_all(ctx, mm)?;
     report::passed("memory has its rights");
-    attributes::set_mm(ctx, mm)?;
+    if !early {
+        attributes::set_mm(ctx, mm)?;
+    }
     attributes::set_directories(ctx, task)?;
     signals::block_all();
     signals::set_actions(ctx, task)?;

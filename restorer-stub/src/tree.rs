@@ -64,7 +64,9 @@ fn auto(ctx: &'static Ctx) -> Error {
     }
     // In place it may be a group leader, which cannot start a session.
     let has_terminal = ctx.image.tasks.iter().any(|t| t.flags & task_flags::CTTY_INSIDE != 0);
-    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal {
+    // Other ids would have to be looked for in all of its memory.
+    let is_mapped = ctx.options.maps_memory();
+    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal || is_mapped {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
             // Go and others keep ids that nobody knows how to correct.

@@ -23,6 +23,8 @@ pub struct Scenarios {
     pub args: Vec<&'static str>,
     pub wrapper: Vec<&'static str>,
     pub dump_args: Vec<&'static str>,
+    /// Options of the image; the last restore of `VICTIM::again` goes without.
+    pub restore_args: Vec<&'static str>,
     /// What the image is run through.
     pub restore_wrapper: Vec<&'static str>,
 }
@@ -41,6 +43,7 @@ impl Default for Scenarios {
             args: vec![],
             wrapper: vec![],
             dump_args: vec![],
+            restore_args: vec![],
             restore_wrapper: vec![],
         }
     }
@@ -138,6 +141,7 @@ impl Scenarios {
         let mut attempts = 0;
         t.wait_for("an image whose ids are free", || {
             let mut restore = t.restore("saved.ckpt").with(|l| l.wrapper(&self.restore_wrapper));
+            restore = restore.args(&self.restore_args);
             if let Some(mode) = pid {
                 restore = restore.pid(mode);
             }
@@ -199,8 +203,12 @@ impl Scenarios {
             t.dump(restored.pid()).kill().args(&self.dump_args).ok()?;
             restored.expect_signal(nix::sys::signal::Signal::SIGKILL)?;
         }
-        let mut restored = self.run_image(t, Some("new"))?;
+        let mut restored = self.plainly().run_image(t, Some("new"))?;
         self.finish(t, &mut restored)
+    }
+
+    fn plainly(&self) -> Self {
+        Self { restore_args: vec![], ..self.clone() }
     }
 }
 
@@ -213,7 +221,7 @@ impl Scenarios {
             let program = procfs::program(restored.pid());
             self.dump_kill(t, &mut restored, program)?;
         }
-        let mut restored = self.run_image(t, Some("ns"))?;
+        let mut restored = self.plainly().run_image(t, Some("ns"))?;
         self.finish(t, &mut restored)
     }
 }
@@ -232,6 +240,16 @@ impl Suite {
         let name = format!("{victim}::{kind}");
         self.victim_named(&name, victim, scenarios.clone().args(&["plain", kind]));
         self.other_forms(&name, victim, &[kind], scenarios)
+    }
+
+    /// Adds `VICTIM::again` and `VICTIM::again-user` alone, for a victim that would notice the options of the
+    /// image until it is restored without them.
+    pub fn again_only(&mut self, victim: &'static str, scenarios: Scenarios) -> &mut Self {
+        for (who, suffix) in [(Who::Me, ""), (Who::User, "-user")] {
+            let s = scenarios.clone();
+            self.test_as(who, format!("{victim}::again{suffix}"), move |t| s.again(t, victim));
+        }
+        self
     }
 
     fn other_forms(

@@ -191,6 +191,8 @@ fn kind_of(vma: &VmaFacts, facts: &MemoryFacts) -> VmaKind {
         Some(_) if !shown.shared && (is_dev_zero(shown) || shown.path.starts_with(b"/anon_hugepage")) => {
             VmaKind::Anonymous
         }
+        // Restored with `--memory map`: it stands for anonymous memory.
+        Some(file) if !shown.shared && file.is_image => VmaKind::Anonymous,
         Some(_) if !shown.shared => VmaKind::FilePrivate,
         Some(file) if file.present => VmaKind::FileShared,
         Some(_) => VmaKind::SharedObject,
@@ -228,6 +230,9 @@ fn vma_record(builder: &mut Builder, all: &Facts, task: &TaskFacts, vma: &VmaFac
             let source = Source::Memory { pid, addr: shown.start };
             builder.extent(shown.start, shown.end - shown.start, 0, &source);
             (builder.extents_since(first), Range::default())
+        }
+        (VmaKind::Anonymous, Some(file)) if file.is_image => {
+            (all_pages(builder, pid, vma, file), Range::default())
         }
         (VmaKind::Anonymous, _) => (own_pages(builder, pid, vma, DROP_ZERO), Range::default()),
         // A page of zeros must be stored here: it covers the file's.
@@ -295,6 +300,33 @@ fn own_pages(builder: &mut Builder, pid: i32, vma: &VmaFacts, flags: u32) -> Ran
     for run in &vma.pages.own {
         let source = Source::Memory { pid, addr: run.start };
         builder.extent(run.start, run.end - run.start, flags, &source);
+    }
+    builder.extents_since(first)
+}
+
+/// Extents for all that a private mapping of a file shows: pages of the process's own, and the file's.
+fn all_pages(builder: &mut Builder, pid: i32, vma: &VmaFacts, file: &MappedFile) -> Range {
+    let first = builder.extent_mark();
+    let own: Vec<&Span64<u64>> = vma.pages.own.iter().collect();
+    let guards: Vec<&Span64<u64>> = vma.pages.guards.iter().collect();
+    let mut taken: Vec<&Span64<u64>> = own.iter().chain(&guards).copied().collect();
+    taken.sort_unstable_by_key(|r| r.start);
+    let shown = &vma.shown;
+    // What mremap(2) made longer than the file has nothing to show.
+    let inside = file.stat.map_or(u64::MAX, |s| s.size.saturating_sub(shown.offset));
+    let end = shown.start + (shown.end - shown.start).min(inside.next_multiple_of(PAGE_SIZE));
+    let own = own.into_iter().map(|r| (r.clone(), true));
+    let mut runs: Vec<_> =
+        gaps(shown.start, end, &taken).into_iter().map(|r| (r, false)).chain(own).collect();
+    runs.sort_unstable_by_key(|(r, _)| r.start);
+    for (run, is_own) in runs {
+        let source = match file.handle.filter(|_| !is_own) {
+            Some(key) => {
+                Source::File { key: MEMORY_FILES + key, offset: shown.offset + (run.start - shown.start) }
+            }
+            None => Source::Memory { pid, addr: run.start },
+        };
+        builder.extent(run.start, run.end - run.start, DROP_ZERO, &source);
     }
     builder.extents_since(first)
 }

@@ -6,6 +6,7 @@
 use super::blocks::{self, Blocks};
 use super::huge::{self, Huge, Staging};
 use super::map;
+use super::map_image::Mapped;
 use super::tids::Suspects;
 use crate::arch;
 use crate::ctx::Ctx;
@@ -35,18 +36,23 @@ struct Job {
     next: AtomicUsize,
     huge: Option<Huge>,
     suspects: Option<Suspects>,
+    mapped: Option<Mapped>,
 }
 
 /// Fills every VMA. Says where ids may have to be corrected.
 pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<Option<&'static Suspects>> {
     let vmas = map::vmas(ctx, mm)?;
+    let mapped = Mapped::of(ctx, vmas)?;
     let mut total = 0u64;
     for vma in vmas {
-        total += extents(ctx, vma)?.iter().map(|e| e.len).sum::<u64>();
+        let all = extents(ctx, vma)?;
+        let read = |i: &usize| mapped.is_none_or(|m| !m.has(vma, all, *i));
+        total += (0..all.len()).filter(read).map(|i| all[i].len).sum::<u64>();
     }
     let huge = if total >= huge::WORTH_IT { Huge::new(ctx, vmas) } else { None };
     let suspects = Suspects::new(ctx)?;
-    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next: AtomicUsize::new(0), huge, suspects })?;
+    let next = AtomicUsize::new(0);
+    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next, huge, suspects, mapped })?;
     let mut helpers = [0i32; MAX_HELPERS];
     let wanted = (total / WORTH_A_HELPER).min(cpus().saturating_sub(1) as u64).min(MAX_HELPERS as u64);
     for slot in helpers.iter_mut().take(wanted as usize) {
@@ -115,6 +121,11 @@ impl Cursor {
             (self.vma, self.extents) = (vma, extents(ctx, vma)?);
         }
     }
+
+    /// Whether what is `n` places behind `at`, in the same VMA, is mapped from the image.
+    fn is_mapped(&self, job: &Job, at: usize, n: usize) -> bool {
+        job.mapped.is_some_and(|m| m.has(self.vma, self.extents, at - self.before + n))
+    }
 }
 
 /// Extents that lie one after the other in the image, or in the same compressed block: of one VMA or of several.
@@ -175,7 +186,14 @@ fn work(job: &Job) -> Result<()> {
         let mine = |n: usize| {
             job.next.compare_exchange(next, next + n, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        match staging.as_ref().and_then(|s| Some((s, huge::whole_page(vma, rest)?))) {
+        if cursor.is_mapped(job, next, 0) {
+            if mine(1) {
+                look_at_mapped(job, &rest[0]);
+            }
+            continue;
+        }
+        let whole = staging.as_ref().and_then(|s| Some((s, huge::whole_page(vma, rest)?)));
+        match whole.filter(|(_, n)| !(1..*n).any(|i| cursor.is_mapped(job, next, i))) {
             Some((staging, n)) => {
                 if mine(n) {
                     read_huge(job, vma, &rest[..n], staging, &mut blocks)?;
@@ -191,13 +209,25 @@ fn work(job: &Job) -> Result<()> {
     }
 }
 
+/// Ids are looked for in what is mapped as well, although that reads it all.
+fn look_at_mapped(job: &Job, e: &Extent) {
+    if let Some(suspects) = &job.suspects {
+        // SAFETY: mapped from the image (`Mapped::lay` checked the bounds), readable; nobody writes to it.
+        let bytes = unsafe { core::slice::from_raw_parts(e.addr as *const u8, e.len as usize) };
+        suspects.look(job.ctx, e, bytes);
+    }
+}
+
 /// A batch from the place `at` on, at which there is something.
 fn gather(job: &Job, cursor: &Cursor, at: usize, huge: bool) -> Result<Batch> {
     let mut batch = Batch::new();
     let mut cursor = cursor.clone();
     while let Some(rest) = cursor.rest(job.ctx, at + batch.count)? {
         let before = batch.count;
-        for e in rest {
+        for (i, e) in rest.iter().enumerate() {
+            if cursor.is_mapped(job, at + before, i) {
+                return Ok(batch);
+            }
             // A huge page may start there.
             let boundary = huge && batch.count > 0 && e.addr.is_multiple_of(huge::HUGE);
             if boundary || !batch.add(cursor.vma, e)? {

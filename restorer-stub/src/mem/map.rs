@@ -3,7 +3,7 @@
 //! A VMA is mapped in one piece, so that it stays one. Where contents will be filled in, and where
 //! the program once could write (the kernel's accounting shows it), it is mapped writable first.
 
-use super::{aio, shared};
+use super::{aio, map_image::Mapped, shared};
 use crate::ctx::Ctx;
 use crate::files;
 use crate::report::{Error, On, Result, note};
@@ -37,10 +37,14 @@ pub fn filling_prot(vma: &Vma) -> u32 {
 /// Maps everything, empty or from files. Nothing but the stub and the vDSO is mapped before.
 pub fn map_all(ctx: &Ctx, mm: &Mm) -> Result<()> {
     let vmas = vmas(ctx, mm)?;
+    let mapped = Mapped::of(ctx, vmas)?;
     let mut source = Source::default();
     for vma in vmas {
         match VmaKind::from_u32(vma.kind) {
-            Some(VmaKind::Anonymous) => anonymous(vma)?,
+            Some(VmaKind::Anonymous) => {
+                anonymous(vma)?;
+                mapped.map_or(Ok(()), |m| m.lay(ctx, vma))?;
+            }
             Some(VmaKind::FilePrivate) => from_file(ctx, vmas, vma, MAP_PRIVATE, &mut source)?,
             // Never writable, so a copy serves as well.
             Some(VmaKind::FileShared) if vma.embedded.count > 0 => {
@@ -78,7 +82,7 @@ pub unsafe fn map(vma: &Vma, prot: u32, flags: u32, from: Option<(Fd, u64)>) -> 
     .map(drop)
 }
 
-fn common_flags(vma: &Vma) -> u32 {
+pub fn common_flags(vma: &Vma) -> u32 {
     if vma.flags & vma_flags::NORESERVE != 0 { MAP_NORESERVE } else { 0 }
 }
 

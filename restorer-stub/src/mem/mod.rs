@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod fill;
 pub mod huge;
 pub mod map;
+pub mod map_image;
 pub mod own;
 pub mod shared;
 pub mod start;

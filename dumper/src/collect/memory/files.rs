@@ -3,6 +3,7 @@
 use super::smaps::Entry;
 use crate::collect::fd::FileStat;
 use crate::sys;
+use ckpt_format::EI_PAD_MAGIC;
 use object::Object;
 use object::read::{ReadCache, elf::ElfFile64};
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct MappedFile {
     pub stat: Option<FileStat>,
     /// GNU build-id, empty for none.
     pub build_id: Vec<u8>,
+    /// An image of ours: a program that was restored with `--memory map` has it as its memory.
+    pub is_image: bool,
     /// Index in [`Known::handles`], when we may read it.
     pub handle: Option<u32>,
     /// Data of a file without a name, `(offset, length)`; `None` when it cannot be told.
@@ -142,6 +145,7 @@ impl<'a> Files<'a> {
                     && let Some(open) = open_same(&at, &meta)
                 {
                     file.build_id = build_id(&open);
+                    file.is_image = is_image(&open);
                     file.handle = Some(self.keep(open));
                 }
                 return;
@@ -153,6 +157,7 @@ impl<'a> Files<'a> {
             file.data = Some(data_runs(&open, meta.len()));
         }
         file.build_id = build_id(&open);
+        file.is_image = is_image(&open);
         file.handle = Some(self.keep(open));
     }
 
@@ -231,6 +236,11 @@ fn data_runs(file: &File, size: u64) -> Vec<(u64, u64)> {
         }
     }
     runs
+}
+
+fn is_image(file: &File) -> bool {
+    let mut start = [0; 16];
+    file.read_exact_at(&mut start, 0).is_ok() && start[..4] == *b"\x7fELF" && start[9..] == EI_PAD_MAGIC
 }
 
 fn build_id(file: &File) -> Vec<u8> {
