@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
     after_help = "Examples:\n  \
         ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
         ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
-        ckpt-dump 4242 --check                 only tell what could not be saved",
+        ckpt-dump 4242 --check                 only tell what could not be saved\n  \
+        ckpt-dump 4242 -o - | ssh host 'cat > x.ckpt; chmod +x x.ckpt; ./x.ckpt'",
     after_long_help = long_help()
 )]
 pub struct Cli {
@@ -35,7 +36,8 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", group = "target")]
     pub pidfile: Option<PathBuf>,
 
-    /// The image to write (replaced if it exists; mode 0700, as it holds the process's secrets)
+    /// The image to write (replaced if it exists; mode 0700, as it holds the process's secrets). `-`: to
+    /// standard output, complete, after it was made in $TMPDIR (or /tmp)
     #[arg(short, long, value_name = "FILE", required_unless_present = "check")]
     pub output: Option<PathBuf>,
 
@@ -162,7 +164,8 @@ fn long_help() -> String {
          Examples:\n  \
          ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
          ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
-         ckpt-dump 4242 --check                 only tell what could not be saved",
+         ckpt-dump 4242 --check                 only tell what could not be saved\n  \
+         ckpt-dump 4242 -o - | ssh host 'cat > x.ckpt; chmod +x x.ckpt; ./x.ckpt'",
     );
     text
 }

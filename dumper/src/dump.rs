@@ -13,9 +13,9 @@ use crate::{failpoint, farewell, preflight, report};
 use anyhow::{Context, Result, anyhow};
 use elf_writer::stub::Stub;
 use elf_writer::{PendingImage, Plan, Stage, WriteError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What to do.
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub struct Request<'a> {
     pub pid: i32,
     /// `None`: only check.
-    pub output: Option<&'a Path>,
+    pub output: Option<Output<'a>>,
     pub fate: Fate,
     /// The image is safe on the disk before this ends. So it always is before anything is killed.
     pub sync: bool,
@@ -36,6 +36,24 @@ pub struct Request<'a> {
     pub options: Options,
     /// How long TCP connections to the outside are held after the end of the processes.
     pub tcp_hold: Duration,
+}
+
+/// Where the image goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Output<'a> {
+    File(&'a Path),
+    /// Standard output, as a whole when it is complete: it is not written from beginning to end.
+    Stdout,
+}
+
+impl Output<'_> {
+    /// Where it is made; a file without name goes beside this one.
+    fn place(&self) -> PathBuf {
+        match self {
+            Self::File(path) => (*path).into(),
+            Self::Stdout => std::env::temp_dir().join("ckpt-image"),
+        }
+    }
 }
 
 /// What was done.
@@ -120,7 +138,7 @@ pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Re
 fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
     let started = Instant::now();
     let name = preflight::check(request.pid)?;
-    let mut image = request.output.map(create).transpose()?;
+    let mut image = request.output.map(|o| create(&o.place())).transpose()?;
     if let Some(image) = &mut image {
         image.make_room(preflight::own_memory(request.pid)).map_err(|e| output_error(Path::new(""), e))?;
     }
@@ -281,15 +299,37 @@ fn write(
     }
 }
 
-fn commit(mut image: PendingImage, path: Option<&Path>, sync: bool) -> Result<elf_writer::Summary> {
-    let failed = |e| output_error(path.unwrap_or(Path::new("")), e);
+fn commit(mut image: PendingImage, output: Option<Output<'_>>, sync: bool) -> Result<elf_writer::Summary> {
+    let path = output.map_or_else(PathBuf::new, |o| o.place());
+    let failed = |e| output_error(&path, e);
+    if let Some(Output::Stdout) = output {
+        failpoint::hit("before-rename")?;
+        return stream_out(&image).map(|()| image.summary());
+    }
     failpoint::hit("before-sync")?;
     // An image that is replaced may be the only good one until the new one is on the disk.
-    if sync || path.is_some_and(Path::exists) {
+    if sync || path.exists() {
         image.sync().map_err(failed)?;
     }
     failpoint::hit("before-rename")?;
     image.commit().map_err(failed)
+}
+
+/// The complete image to standard output.
+fn stream_out(image: &PendingImage) -> Result<()> {
+    let from = image.reader().map_err(|e| output_error(Path::new("-"), e))?;
+    let mut out = std::io::stdout().lock();
+    let failed = |e: io::Error| Failure::Output {
+        path: "standard output".into(),
+        cause: e.to_string(),
+        remedy: "the process runs on; whoever reads must read all of it".into(),
+    };
+    // In pieces, so that a signal is noticed between them.
+    const PIECE: u64 = 1 << 20;
+    while io::copy(&mut (&from).take(PIECE), &mut out).map_err(failed)? > 0 {
+        stop_requested()?;
+    }
+    Ok(out.flush().map_err(failed)?)
 }
 
 /// Gives errors of the output file their exit status and a remedy.
@@ -328,7 +368,10 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
     Outcome {
         pid: request.pid,
         program: facts.tasks.first().map(|t| t.process.name.clone()).unwrap_or_default(),
-        image: request.output.map(|p| p.display().to_string()),
+        image: request.output.map(|output| match output {
+            Output::File(path) => path.display().to_string(),
+            Output::Stdout => "standard output".into(),
+        }),
         tasks: t.tasks.iter().filter(|t| t.flags & ckpt_format::task::task_flags::HELPER == 0).count(),
         threads: t.threads.len(),
         vmas: t.vmas.len(),

@@ -1,7 +1,7 @@
 //! `ckpt-dump`: a running process becomes an executable.
 
 use ckpt_dump::cli::{Cli, Tcp};
-use ckpt_dump::dump::{self, Outcome, Refusal, Request};
+use ckpt_dump::dump::{self, Outcome, Output, Refusal, Request};
 use ckpt_dump::error::exit_code;
 use ckpt_dump::plan::{ALLOW_KINDS, Options, TcpPolicy};
 use ckpt_dump::ptrace::Fate;
@@ -10,6 +10,7 @@ use ckpt_dump::{report, target};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Dumps that take longer than this show their progress.
@@ -32,6 +33,12 @@ fn run(cli: &Cli) -> i32 {
         ));
         return 6;
     }
+    if cli.output.as_deref() == Some(Path::new("-")) && std::io::stdout().is_terminal() {
+        report::error(
+            "an image is not for a terminal: redirect standard output (-o - > FILE, or into a pipe)",
+        );
+        return 2;
+    }
     let status = match target::resolve(cli.target()) {
         Ok(pid) => dump(cli, pid),
         Err(error) => failed(cli, None, &error),
@@ -40,13 +47,26 @@ fn run(cli: &Cli) -> i32 {
     status
 }
 
+fn output(path: &Path) -> Output<'_> {
+    if path == Path::new("-") { Output::Stdout } else { Output::File(path) }
+}
+
+/// The result, for people or programs: not where the image goes.
+fn tell(cli: &Cli, text: &str) {
+    if cli.output.as_deref().map(output).is_some_and(|o| matches!(o, Output::Stdout)) {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
+}
+
 /// Says why, and gives the exit status.
 fn failed(cli: &Cli, pid: Option<i32>, error: &anyhow::Error) -> i32 {
     let status = exit_code(error);
     report::error(&format!("{error:#}"));
     if cli.json {
         let error = format!("{error:#}");
-        println!("{}", serde_json::json!({ "pid": pid, "error": error, "exit_status": status }));
+        tell(cli, &serde_json::json!({ "pid": pid, "error": error, "exit_status": status }).to_string());
     }
     status
 }
@@ -54,7 +74,7 @@ fn failed(cli: &Cli, pid: Option<i32>, error: &anyhow::Error) -> i32 {
 fn dump(cli: &Cli, pid: i32) -> i32 {
     let request = Request {
         pid,
-        output: if cli.check { None } else { cli.output.as_deref() },
+        output: cli.output.as_deref().filter(|_| !cli.check).map(output),
         fate: match (cli.kill, cli.leave_stopped) {
             (true, _) => Fate::Kill,
             (_, true) => Fate::Stop,
@@ -90,7 +110,8 @@ fn dump(cli: &Cli, pid: i32) -> i32 {
                 report::error(&obstacle.to_string());
             }
             if cli.json {
-                println!("{}", serde_json::json!({ "pid": pid, "obstacles": obstacles, "exit_status": 5 }));
+                let all = serde_json::json!({ "pid": pid, "obstacles": obstacles, "exit_status": 5 });
+                tell(cli, &all.to_string());
             }
             5
         }
@@ -106,9 +127,9 @@ fn succeeded(cli: &Cli, outcome: &Outcome) {
     }
     report::log("done", &summary(cli, outcome));
     if cli.json {
-        println!("{}", serde_json::to_string(outcome).unwrap_or_default());
+        tell(cli, &serde_json::to_string(outcome).unwrap_or_default());
     } else if !cli.quiet {
-        println!("{}", summary(cli, outcome));
+        tell(cli, &summary(cli, outcome));
     }
 }
 

@@ -18,7 +18,7 @@ use ckpt_reader::core_notes::core_notes;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use std::fs::{File, Permissions};
-use std::io;
+use std::io::{self, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -291,7 +291,12 @@ impl PendingImage {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
         };
-        let unnamed = File::options().write(true).mode(0o700).custom_flags(OFlag::O_TMPFILE.bits()).open(dir);
+        let unnamed = File::options()
+            .read(true)
+            .write(true)
+            .mode(0o700)
+            .custom_flags(OFlag::O_TMPFILE.bits())
+            .open(dir);
         let (file, temporary) = match unnamed {
             Ok(file) => (file, None),
             // No O_TMPFILE in this file system (EOPNOTSUPP), or an older one that ignores it (EISDIR).
@@ -302,7 +307,7 @@ impl PendingImage {
                 ) =>
             {
                 let name = temporary_name(path);
-                let file = File::options().write(true).create_new(true).mode(0o700).open(&name);
+                let file = File::options().read(true).write(true).create_new(true).mode(0o700).open(&name);
                 (file.map_err(|e| fail("cannot create a temporary file beside", e))?, Some(name))
             }
             Err(e) => return Err(fail("cannot create a temporary file beside", e)),
@@ -357,6 +362,18 @@ impl PendingImage {
             .map_err(|e| e.at(path))?;
         self.summary = summary;
         Ok(self)
+    }
+
+    /// The complete file, from its beginning.
+    ///
+    /// # Errors
+    /// [`WriteError::Output`].
+    pub fn reader(&self) -> Result<File, WriteError> {
+        let fail = |source| WriteError::Output { what: "cannot read", path: self.path.clone(), source };
+        let file = self.file.as_ref().ok_or_else(|| WriteError::Plan("no file".into()))?;
+        let mut file = file.try_clone().map_err(fail)?;
+        file.rewind().map_err(fail)?;
+        Ok(file)
     }
 
     pub fn summary(&self) -> Summary {

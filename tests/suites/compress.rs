@@ -124,7 +124,10 @@ fn equal_pages(t: &T) -> TestResult {
     }
     let [without, with] = told[..] else { bail!("two dumps") };
     ensure!(without.1 == 0 && without.0 > 24 << 20, "without: {without:?}");
-    ensure!(with.1 > 8 << 20 && (with.0 + with.1).abs_diff(without.0) < 1 << 20, "with: {with:?}, without: {without:?}");
+    ensure!(
+        with.1 > 8 << 20 && (with.0 + with.1).abs_diff(without.0) < 1 << 20,
+        "with: {with:?}, without: {without:?}"
+    );
     ensure!(with.2 + (8 << 20) < without.2, "with: {with:?}, without: {without:?}");
     let verified = Command::new(tool("ckpt-info")?).arg("--verify").arg(t.path("saved.ckpt")).output()?;
     ensure!(verified.status.success(), "{verified:?}");

@@ -12,6 +12,9 @@ fn main() -> std::process::ExitCode {
     suite.test("none_or_two_targets", usage);
     suite.test("log", log);
     suite.test("errors_as_json", errors_as_json);
+    suite.test("to_a_pipe", to_a_pipe);
+    suite.test("to_a_pipe_that_nobody_reads", nobody_reads);
+    suite.test("to_a_terminal", to_a_terminal);
     suite.run()
 }
 
@@ -121,5 +124,43 @@ fn errors_as_json(t: &T) -> TestResult {
     let all: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(all["exit_status"] == 6 && all["pid"] == victim.pid(), "{all}");
     ensure!(all["error"].as_str().is_some_and(|e| e.contains("missing/saved.ckpt")), "{all}");
+    end(t, victim)
+}
+
+/// As over ssh: whoever reads makes a file of it, and runs that.
+fn to_a_pipe(t: &T) -> TestResult {
+    let mut victim = t.victim("counter").start()?;
+    let tool = tool("ckpt-dump")?;
+    let script = "\"$0\" \"$1\" -o - --kill | (cat > saved.ckpt; chmod 700 saved.ckpt)";
+    let mut shell = Command::new("sh");
+    let output =
+        shell.args(["-c", script]).arg(tool).arg(victim.pid().to_string()).current_dir(t.dir()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("-> standard output") && said.contains("killed"), "{said}");
+    victim.wait_exit()?;
+    let restored = t.restore("saved.ckpt").start()?;
+    end(t, restored)
+}
+
+fn nobody_reads(t: &T) -> TestResult {
+    let victim = t.victim("counter").start()?;
+    let tool = tool("ckpt-dump")?;
+    let script = "(\"$0\" \"$1\" -o - --kill; echo $? > status) | exec true";
+    let mut shell = Command::new("sh");
+    let output =
+        shell.args(["-c", script]).arg(tool).arg(victim.pid().to_string()).current_dir(t.dir()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(t.read("status")?.trim() == "6" && said.contains("standard output"), "{said}");
+    end(t, victim)
+}
+
+fn to_a_terminal(t: &T) -> TestResult {
+    let victim = t.victim("counter").start()?;
+    let tool = tool("ckpt-dump")?;
+    let command = format!("{} {} -o -", tool.display(), victim.pid());
+    let output =
+        Command::new("script").args(["-qec", &command, "/dev/null"]).current_dir(t.dir()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(2) && said.contains("not for a terminal"), "{said}");
     end(t, victim)
 }
