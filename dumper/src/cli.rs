@@ -63,6 +63,11 @@ pub struct Cli {
     #[arg(long)]
     pub dedup: bool,
 
+    /// An earlier image of the program: blocks of what is still equal are shared with it, where the file system
+    /// can (XFS, Btrfs; both in one). The new image needs nothing of it afterwards, and may replace it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compress", "check"])]
+    pub parent: Option<PathBuf>,
+
     /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file),
     /// not only complete
     #[arg(long)]

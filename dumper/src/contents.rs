@@ -1,6 +1,6 @@
 //! Where the bytes of an image come from while it is written: the stopped process and open files.
 
-use crate::sys::vm;
+use crate::sys::{share, vm};
 use elf_writer::{ContentSource, Piece, Source, Stage};
 use std::collections::HashMap;
 use std::fs::File;
@@ -106,6 +106,10 @@ impl ContentSource for Contents<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn share(&mut self, from: &File, at: u64, to: &File, to_at: u64, len: u64) -> io::Result<()> {
+        share::clone_range(from, at, to, to_at, len)
     }
 
     fn read_pieces(&mut self, pieces: &[Piece<'_>], buf: &mut [u8]) -> io::Result<()> {

@@ -10,12 +10,14 @@ use crate::snapshot::{self, Snapshot};
 use crate::sys::signals;
 use crate::sys::tcp::Hold;
 use crate::{failpoint, farewell, preflight, report};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
+use ckpt_reader::ImageFile;
 use elf_writer::stub::Stub;
 use elf_writer::{PendingImage, Plan, Stage, WriteError};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What to do.
@@ -33,6 +35,8 @@ pub struct Request<'a> {
     pub compress: bool,
     /// Store runs of equal pages once.
     pub dedup: bool,
+    /// An earlier image of it, with which the new one shares what is equal.
+    pub parent: Option<&'a Path>,
     pub options: Options,
     /// How long TCP connections to the outside are held after the end of the processes.
     pub tcp_hold: Duration,
@@ -75,6 +79,8 @@ pub struct Outcome {
     pub compressed_bytes: u64,
     /// With --dedup: bytes that were found in the image already.
     pub duplicate_bytes: u64,
+    /// With --parent: bytes whose blocks are shared with it; null where the file system cannot.
+    pub inherited_bytes: Option<u64>,
     /// How long the process was stopped (until it was killed), and the whole dump.
     #[serde(serialize_with = "seconds", rename = "pause_seconds")]
     pub pause: Duration,
@@ -142,6 +148,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     if let Some(image) = &mut image {
         image.make_room(preflight::own_memory(request.pid)).map_err(|e| output_error(Path::new(""), e))?;
     }
+    let parent = request.parent.map(open_parent).transpose()?;
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
     // Before anything is stopped, where it may be needed: it takes milliseconds.
@@ -179,6 +186,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(named)?;
     plan.compress = request.compress;
     plan.dedup = request.dedup;
+    plan.parent = parent;
     report::lap("planned");
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
@@ -233,6 +241,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     outcome.embedded_bytes = summary.embedded_bytes;
     [outcome.compressible_bytes, outcome.compressed_bytes] = summary.compressed_bytes;
     outcome.duplicate_bytes = summary.duplicate_bytes;
+    outcome.inherited_bytes = summary.inherited_bytes;
     outcome.total = started.elapsed();
     Ok(outcome)
 }
@@ -259,6 +268,19 @@ impl Stopped {
 fn named(mut obstacles: Vec<Obstacle>) -> Refusal {
     obstacles.iter_mut().for_each(|o| o.name = proc::name(o.pid));
     Refusal::Obstacles(obstacles)
+}
+
+/// The image named by --parent: any image will do, as its bytes are compared.
+fn open_parent(path: &Path) -> Result<Arc<ImageFile>> {
+    let named = || format!("--parent {}", path.display());
+    let image = ImageFile::open(path).with_context(named)?;
+    if !image.image().with_context(named)?.compression.is_empty() {
+        bail!(
+            "--parent {}: it is compressed, so that nothing can be shared with it; leave --parent out",
+            path.display()
+        );
+    }
+    Ok(Arc::new(image))
 }
 
 fn create(path: &Path) -> Result<PendingImage> {
@@ -382,6 +404,7 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         compressible_bytes: 0,
         compressed_bytes: 0,
         duplicate_bytes: 0,
+        inherited_bytes: None,
         pause: Duration::ZERO,
         total: Duration::ZERO,
         losses: t

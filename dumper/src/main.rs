@@ -84,6 +84,7 @@ fn dump(cli: &Cli, pid: i32) -> i32 {
         snapshot: cli.snapshot,
         compress: cli.compress,
         dedup: cli.dedup || cli.compress,
+        parent: cli.parent.as_deref(),
         options: Options {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),
@@ -125,6 +126,12 @@ fn succeeded(cli: &Cli, outcome: &Outcome) {
         let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
         report::error(&format!("PID {} {}; not in the image{option}", loss.pid, loss.text));
     }
+    if let (Some(parent), Some(_), None) = (&cli.parent, &outcome.image, outcome.inherited_bytes) {
+        let parent = parent.display();
+        report::error(&format!(
+            "the file system cannot let the image share blocks with {parent}: it was written in full"
+        ));
+    }
     report::log("done", &summary(cli, outcome));
     if cli.json {
         tell(cli, &serde_json::to_string(outcome).unwrap_or_default());
@@ -153,6 +160,10 @@ fn summary(cli: &Cli, o: &Outcome) -> String {
         (_, true) => "left stopped",
         _ => "running",
     };
+    let inherited = match o.inherited_bytes {
+        None => String::new(),
+        Some(n) => format!(", {} shared with the parent", report::bytes(n)),
+    };
     let compressed = match o.compressible_bytes {
         0 => String::new(),
         n => format!(", {} compressed to {}", report::bytes(n), report::bytes(o.compressed_bytes)),
@@ -162,7 +173,7 @@ fn summary(cli: &Cli, o: &Outcome) -> String {
         n => format!(", {} more found twice", report::bytes(n)),
     };
     format!(
-        "{what} -> {image}: {} ({} of its own{duplicates}{compressed}), {} in all, paused {pause}, {end}",
+        "{what} -> {image}: {} ({} of its own{duplicates}{inherited}{compressed}), {} in all, paused {pause}, {end}",
         report::bytes(o.image_bytes),
         report::bytes(o.stored_bytes),
         report::duration(o.total)

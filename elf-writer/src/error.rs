@@ -12,6 +12,9 @@ pub enum WriteError {
     /// Bytes of the target could not be read.
     #[error("cannot read the bytes to store ({what}): {source}")]
     Content { what: String, source: io::Error },
+    /// [`crate::Plan::parent`] cannot be used.
+    #[error("the image named by --parent cannot be used: {0}")]
+    Parent(String),
     /// The progress callback asked to stop.
     #[error("writing was interrupted")]
     Interrupted,

@@ -4,6 +4,8 @@ use crate::alias::Owner;
 use ckpt_format::*;
 use ckpt_reader::core_notes::View;
 use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
 
 /// All tables, as they will be in the image. `extents` are the *planned* extents: of any length, in
 /// the order of the ranges that refer to them. The writer cuts them (at [`content::MAX_EXTENT`], and
@@ -74,6 +76,8 @@ pub struct Plan {
     pub compress: bool,
     /// Store runs of equal pages once.
     pub dedup: bool,
+    /// An earlier image, with which equal contents are shared where the file system can. Not if compressed.
+    pub parent: Option<Arc<ckpt_reader::ImageFile>>,
 }
 
 impl Plan {
@@ -143,6 +147,14 @@ pub trait ContentSource {
     /// The image is then abandoned.
     fn reached(&mut self, _stage: Stage) -> std::io::Result<()> {
         Ok(())
+    }
+
+    /// Lets `to` share `len` bytes with `from` (FICLONERANGE); all in whole pages.
+    ///
+    /// # Errors
+    /// When the file system cannot.
+    fn share(&mut self, _from: &File, _at: u64, _to: &File, _to_at: u64, _len: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 
     /// Fills `buf` with the pieces, one after the other. Worth overriding where one system call can

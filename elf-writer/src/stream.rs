@@ -14,6 +14,7 @@ use crate::{Tables, WriteError};
 use ckpt_format::content::{MAX_BLOCK, MAX_EXTENT};
 use ckpt_format::{Compression, Extent, PAGE_SIZE, checksum, extent_flags};
 use nix::sys::uio::pwritev;
+use parent::Parent;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::{ControlFlow, Range};
@@ -22,6 +23,7 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
 mod known;
+mod parent;
 
 /// Size of a buffer, and the longest extent that is written.
 pub const CHUNK: usize = 256 << 10;
@@ -82,6 +84,8 @@ pub struct Streamed {
     pub shared: [u64; 2],
     /// Bytes of these that were found by their contents only.
     pub duplicates: u64,
+    /// Bytes that are shared with the parent; `None` if there is none, or the file system cannot.
+    pub inherited: Option<u64>,
     /// How much was compressed, if anything was.
     pub compression: Option<Compression>,
 }
@@ -120,6 +124,10 @@ pub fn stream(
     progress: &mut Progress<'_>,
 ) -> Result<Streamed, WriteError> {
     let mut reader = Reader::new(plan, start);
+    if let Some(parent) = plan.parent.as_deref().filter(|_| !plan.compress) {
+        let parent = Parent::new(parent, &plan.tables, file, source);
+        reader.parent = parent.map_err(|e| WriteError::Parent(e.to_string()))?;
+    }
     let (full_tx, full_rx) = sync_channel(MOST_BUFFERS);
     let (free_tx, free_rx) = channel();
     let mut buffers = Buffers::new(room, free_rx, full_tx);
@@ -156,6 +164,10 @@ pub fn stream(
     });
     for sum in result?.into_iter().flatten() {
         reader.made[sum.extent][sum.index].checksum = sum.of;
+    }
+    if let Some(parent) = &reader.parent {
+        let failed = |source| WriteError::Output { what: "cannot write", path: path.into(), source };
+        parent.finish(file, source).map_err(failed)?;
     }
     Ok(reader.finish(plan.compress.then(|| order.finish())))
 }
@@ -224,6 +236,8 @@ struct Reader<'a> {
     /// For that: of the pages of the present piece.
     hashes: Vec<u64>,
     duplicates: u64,
+    /// With [`Plan::parent`].
+    parent: Option<Parent<'a>>,
 }
 
 /// As in [`Filled`]: parts, and checksums to come.
@@ -255,6 +269,7 @@ impl<'a> Reader<'a> {
             dedup: plan.dedup.then(|| Dedup::new(plan.tables.extents.iter().map(|e| e.len).sum())),
             hashes: Vec::new(),
             duplicates: 0,
+            parent: None,
         }
     }
 
@@ -375,6 +390,9 @@ impl<'a> Reader<'a> {
             let mut known = if page_wise { self.known(source, w, bytes)? } else { Vec::new() };
             self.hashes = if page_wise && self.dedup.is_some() { dedup::hashes(bytes) } else { Vec::new() };
             self.duplicates(source, bytes, &mut known);
+            if page_wise {
+                self.inherited(w, bytes, &mut known)?;
+            }
             let known = self.split(known);
             let mut done = 0;
             for run in &known {
@@ -473,6 +491,11 @@ impl<'a> Reader<'a> {
             duplicates: self.duplicates,
             ..Default::default()
         };
+        if let Some(parent) = &self.parent {
+            // They are this image's own, wherever the blocks are.
+            (0..2).for_each(|i| out.shared[i] -= parent.bytes[i]);
+            out.inherited = Some(parent.bytes.iter().sum());
+        }
         if let Some(blocks) = blocks {
             (out.end, out.compression) = (blocks.end, blocks.record());
             self.made.iter_mut().flatten().for_each(|e| blocks.place(e));

@@ -36,6 +36,8 @@ pub struct Summary {
     pub compressed_bytes: [u64; 2],
     /// Bytes that were found in the image already, by their contents.
     pub duplicate_bytes: u64,
+    /// Bytes that are shared with the parent, if the file system can.
+    pub inherited_bytes: Option<u64>,
     pub extents: usize,
     /// PT_LOAD segments of the program's memory.
     pub loads: usize,
@@ -158,6 +160,7 @@ fn finish(
         embedded_bytes: sum(extent_flags::EMBEDDED_FILE) - streamed.shared[1],
         compressed_bytes: streamed.compression.map_or([0; 2], |c| [c.block_bytes, c.stored_bytes]),
         duplicate_bytes: streamed.duplicates,
+        inherited_bytes: streamed.inherited,
         extents: extents.len(),
         loads,
     };

@@ -283,6 +283,7 @@ impl Builder {
             urgent: Vec::new(),
             compress: false,
             dedup: false,
+            parent: None,
         })
     }
 }

@@ -9,6 +9,7 @@ pub mod ipc;
 pub mod mqueue;
 pub mod process;
 pub mod pty_data;
+pub mod share;
 pub mod signals;
 pub mod socket;
 pub mod tcp;

@@ -130,6 +130,10 @@ impl ImageFile {
         Ok(out)
     }
 
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The tables, with all checksums of the metadata verified.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::WriteError;
 use crate::alias::{Owner, Run};
 use crate::dedup::Place;
 use crate::plan::{ContentSource, Source};
-use ckpt_format::PAGE_SIZE;
+use ckpt_format::{PAGE_SIZE, extent_flags};
 
 impl Reader<'_> {
     /// Pages of `bytes` that are in the image already; `start` counts from their beginning. A page
@@ -38,22 +38,8 @@ impl Reader<'_> {
                 source,
             })?;
             let own = &bytes[(run.start - first) as usize..];
-            let page = PAGE_SIZE as usize;
-            for at in (0..run.len as usize).step_by(page) {
-                if own[at..at + page] != self.other[at..at + page] {
-                    continue;
-                }
-                let start = run.start - first + at as u64;
-                match equal.last_mut() {
-                    Some(last)
-                        if last.start + last.len == start
-                            && last.file_offset + last.len == run.file_offset + at as u64 =>
-                    {
-                        last.len += PAGE_SIZE;
-                    }
-                    _ => equal.push(Run { start, len: PAGE_SIZE, file_offset: run.file_offset + at as u64 }),
-                }
-            }
+            let relative = Run { start: run.start - first, ..*run };
+            equal_pages(own, &self.other, relative, &mut equal);
         }
         Ok(equal)
     }
@@ -110,5 +96,54 @@ impl Reader<'_> {
             out.push(run);
         }
         out
+    }
+}
+
+impl Reader<'_> {
+    /// Adds to `known` what the parent has at the same addresses: it gets its place in this image now, and its
+    /// bytes at the end.
+    pub(super) fn inherited(
+        &mut self,
+        w: &Wanted,
+        bytes: &[u8],
+        known: &mut Vec<Run>,
+    ) -> Result<(), WriteError> {
+        let Some(parent) = &mut self.parent else { return Ok(()) };
+        let planned = self.plan.tables.extents[w.extent];
+        let addr = planned.addr + w.skip;
+        let equal = parent.equal(w.extent, addr, bytes).map_err(|source| WriteError::Content {
+            what: "from the image named by --parent".into(),
+            source,
+        })?;
+        let old = known.len();
+        for run in equal {
+            let overlaps = |r: &Run| r.start < run.start + run.len && run.start < r.start + r.len;
+            if known[..old].iter().any(overlaps) {
+                continue;
+            }
+            parent.take(run.file_offset, self.offset, run.len);
+            parent.bytes[usize::from(planned.flags & extent_flags::EMBEDDED_FILE != 0)] += run.len;
+            known.push(Run { file_offset: self.offset, ..run });
+            self.offset += run.len;
+        }
+        known.sort_unstable_by_key(|r| r.start);
+        Ok(())
+    }
+}
+
+/// Adds those pages of `run` that are equal in `own` and `other`, which both begin where it does.
+pub(super) fn equal_pages(own: &[u8], other: &[u8], run: Run, equal: &mut Vec<Run>) {
+    let page = PAGE_SIZE as usize;
+    for at in (0..run.len as usize).step_by(page) {
+        if own[at..at + page] != other[at..at + page] {
+            continue;
+        }
+        let (start, file_offset) = (run.start + at as u64, run.file_offset + at as u64);
+        match equal.last_mut() {
+            Some(last) if last.start + last.len == start && last.file_offset + last.len == file_offset => {
+                last.len += PAGE_SIZE;
+            }
+            _ => equal.push(Run { start, len: PAGE_SIZE, file_offset }),
+        }
     }
 }

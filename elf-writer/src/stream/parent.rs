@@ -1,0 +1,140 @@
+//! An earlier image: what is still equal to it is not written again, but shared with it by the file system.
+
+use super::known;
+use crate::alias::{Owner, Run, Stored};
+use crate::dedup::SHORTEST;
+use crate::plan::{ContentSource, Tables};
+use ckpt_format::{FormatError, Image, NONE, PAGE_SIZE};
+use ckpt_reader::ImageFile;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// A range of the parent's file that is shared.
+#[derive(Clone, Copy, Debug)]
+struct Shared {
+    from: u64,
+    to: u64,
+    len: u64,
+}
+
+/// The earlier image.
+#[derive(Debug)]
+pub struct Parent<'a> {
+    image: &'a ImageFile,
+    /// What it has, by address space of the plan.
+    stored: Stored,
+    /// By planned extent: its address space.
+    spaces: Vec<u32>,
+    /// In the order in which they are in the new file.
+    shared: Vec<Shared>,
+    buffer: Vec<u8>,
+    /// What of it counts as the program's own, and as embedded.
+    pub bytes: [u64; 2],
+}
+
+impl<'a> Parent<'a> {
+    /// `None` if the file system cannot let `file` share blocks with it.
+    pub fn new(
+        image: &'a ImageFile,
+        tables: &Tables,
+        file: &File,
+        source: &mut dyn ContentSource,
+    ) -> Result<Option<Self>, FormatError> {
+        // Into the place of the header, which is written last.
+        if source.share(image.file(), 0, file, 0, PAGE_SIZE).is_err() {
+            return Ok(None);
+        }
+        let mut spaces = vec![NONE; tables.extents.len()];
+        for (index, mm) in tables.mms.iter().enumerate() {
+            for vma in &tables.vmas[mm.vmas.indices()] {
+                for range in [vma.dirty, vma.embedded] {
+                    spaces[range.indices()].fill(index as u32);
+                }
+            }
+        }
+        let stored = earlier(&image.image()?, tables)?;
+        let (shared, buffer) = (Vec::new(), Vec::new());
+        Ok(Some(Self { image, stored, spaces, shared, buffer, bytes: [0; 2] }))
+    }
+
+    /// Runs of pages at `addr`, of planned extent `extent`, that are the same in the parent, byte by byte: relative
+    /// to `addr`, and where they are in the parent's file.
+    pub fn equal(&mut self, extent: usize, addr: u64, bytes: &[u8]) -> io::Result<Vec<Run>> {
+        let mut found = Vec::new();
+        let space = match self.spaces.get(extent) {
+            Some(&space) if space != NONE => Owner::Memory(space as i32),
+            _ => return Ok(found),
+        };
+        let whole = bytes.len() as u64 / PAGE_SIZE * PAGE_SIZE;
+        for run in self.stored.within(space, addr, whole) {
+            self.buffer.resize(run.len as usize, 0);
+            self.image.file().read_exact_at(&mut self.buffer, run.file_offset)?;
+            let own = &bytes[(run.start - addr) as usize..];
+            let relative = Run { start: run.start - addr, ..run };
+            known::equal_pages(own, &self.buffer, relative, &mut found);
+        }
+        found.retain(|run| run.len >= SHORTEST as u64 * PAGE_SIZE);
+        Ok(found)
+    }
+
+    /// What is at `from` in the parent will be at `to` in the new file.
+    pub fn take(&mut self, from: u64, to: u64, len: u64) {
+        match self.shared.last_mut() {
+            Some(last) if last.from + last.len == from && last.to + last.len == to => last.len += len,
+            _ => self.shared.push(Shared { from, to, len }),
+        }
+    }
+
+    /// Shares everything that was taken.
+    pub fn finish(&self, file: &File, source: &mut dyn ContentSource) -> io::Result<()> {
+        self.shared.iter().try_for_each(|s| {
+            let shared = source.share(self.image.file(), s.from, file, s.to, s.len);
+            shared.or_else(|_| copy(self.image.file(), s, file))
+        })
+    }
+}
+
+/// Where sharing has failed although it was possible for the first page.
+fn copy(from: &File, s: &Shared, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut done = 0;
+    while done < s.len {
+        let part = (s.len - done).min(buffer.len() as u64) as usize;
+        from.read_exact_at(&mut buffer[..part], s.from + done)?;
+        to.write_all_at(&buffer[..part], s.to + done)?;
+        done += part as u64;
+    }
+    Ok(())
+}
+
+/// What the earlier image has of each address space of the plan: that of the process with the same id; or, of a
+/// single process that has got another id, of the only one.
+fn earlier(image: &Image<'_>, tables: &Tables) -> Result<Stored, FormatError> {
+    let before: BTreeMap<i32, u32> = image.tasks.iter().rev().map(|t| (t.pid, t.mm)).collect();
+    let single = image.mms.len() == 1 && tables.mms.len() == 1;
+    let mut stored = Stored::default();
+    for (index, _) in tables.mms.iter().enumerate() {
+        let task = tables.tasks.iter().find(|t| t.mm as usize == index);
+        let Some(mm) = task.and_then(|t| before.get(&t.pid).copied()).or(single.then_some(0)) else {
+            continue;
+        };
+        let Ok(mm) = Image::get(image.mms, mm, "address space") else { continue };
+        for vma in Image::slice(image.vmas, mm.vmas, "VMAs")? {
+            for range in [vma.dirty, vma.embedded] {
+                for e in Image::slice(image.extents, range, "extents")? {
+                    let whole = [e.addr, e.len, e.file_offset].iter().all(|n| n.is_multiple_of(PAGE_SIZE));
+                    let sane =
+                        e.file_offset.checked_add(e.len).is_some_and(|end| end <= image.header.image_size)
+                            && e.addr.checked_add(e.len).is_some();
+                    if whole && sane && e.len > 0 && !e.is_compressed() {
+                        let run = Run { start: e.addr, len: e.len, file_offset: e.file_offset };
+                        stored.add(Owner::Memory(index as i32), run);
+                    }
+                }
+            }
+        }
+    }
+    Ok(stored)
+}
