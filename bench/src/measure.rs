@@ -63,7 +63,7 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
     for round in 0..rounds {
         let mut one = Samples::default();
         one.add("restore", restore(&image, dir, w, &[])?);
-        one.add("mapped restore", restore(&image, dir, w, MAPPED)?);
+        one.add("mapped restore", restore(&image, dir, w, &["--memory", "map"])?);
         if let Some(criu) = criu {
             one.add("CRIU restore", criu.restore(dir)?);
         }
@@ -74,7 +74,14 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
     if w.crowd > 0 {
         for _ in 0..rounds.div_ceil(2) {
             crowd(&image, dir, w, &[], ["crowd", "crowd memory"], &mut samples)?;
-            crowd(&image, dir, w, MAPPED, ["mapped crowd", "mapped crowd memory"], &mut samples)?;
+            crowd(
+                &image,
+                dir,
+                w,
+                &["--memory", "map", "--pid", "ns"],
+                ["mapped crowd", "mapped crowd memory"],
+                &mut samples,
+            )?;
         }
     }
     Ok(rows(w, &samples))
@@ -143,13 +150,10 @@ fn noop(tools: &Tools) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Other ids would be looked for in all memory.
-const MAPPED: &[&str] = &["--memory", "map", "--pid", "ns"];
-
 fn spawn(image: &Path, w: &Workload, options: &[&str]) -> Result<Killed> {
     let mut command = Command::new(image);
     command.args(options);
-    // A tree needs its ids.
+    // A tree needs its ids. `--memory map` would look for ids in all memory if they changed.
     if w.processes == 0 && options.is_empty() {
         command.args(["--pid", "new"]);
     }
@@ -213,10 +217,14 @@ fn crowd(
     Ok(())
 }
 
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|c| c.parse().ok()).collect()
+}
+
 /// PSS of a process and of all below it.
 fn memory_below(pid: u32) -> u64 {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let below: u64 = children.split_whitespace().filter_map(|c| c.parse().ok()).map(memory_below).sum();
+    let below: u64 = children(pid).into_iter().map(memory_below).sum();
     below + kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
@@ -225,8 +233,15 @@ struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
+        // A supervisor takes the program with it, but not at once; and its id is in use until it is reaped.
+        let below = children(self.0.id());
         let _ = self.0.kill();
         let _ = self.0.wait();
+        let patience = Instant::now() + Duration::from_secs(10);
+        let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+        while below.iter().any(is_there) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -258,8 +273,13 @@ fn rows(w: &Workload, s: &Samples) -> Vec<Row> {
     }
     time("dump, whole command", "dump", get("CRIU dump"), "CRIU dump", "0.5");
     time(first, "restore", get("CRIU restore"), "CRIU restore", "0.5");
-    let mapped = "restore, --memory map --pid ns";
-    time(mapped, "mapped restore", get("no-op exec"), "no-op exec", "3 ms, fewer than 200 VMAs");
+    time(
+        "restore, --memory map",
+        "mapped restore",
+        get("no-op exec"),
+        "no-op exec",
+        "3 ms, fewer than 200 VMAs",
+    );
     time("restores at once, all up", "crowd", get("restore"), "one restore", "");
     time("the same, --memory map --pid ns", "mapped crowd", get("restore"), "one restore", "50 ms");
     let mut size = |what: &str, value: &str, limit: f64, limit_is: &str, target: &str| {
