@@ -6,6 +6,7 @@ pub mod resident;
 pub mod sharers;
 pub mod smaps;
 
+use super::proc;
 use crate::ptrace::{Frozen, RemoteAddr};
 use anyhow::{Context, Result, anyhow};
 pub use files::MappedFile;
@@ -53,18 +54,26 @@ pub struct VdsoFacts {
     pub code: Vec<u8>,
 }
 
-/// Observes the address space of a stopped process.
+/// The VMAs of a process, ours among them.
+///
+/// # Errors
+/// When `/proc/PID/smaps` cannot be read.
+pub fn smaps(pid: i32) -> Result<Vec<smaps::Entry>> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = proc::bytes(&path).with_context(|| format!("reading {path}"))?;
+    smaps::parse(&text).map_err(|e| anyhow!("{path}: {e}"))
+}
+
+/// Observes the address space of a stopped process, of which [`smaps()`] showed this.
 ///
 /// # Errors
 /// When a file below `/proc/PID` cannot be read, or the target died.
-pub fn collect(target: &mut Frozen, known: &mut files::Known) -> Result<MemoryFacts> {
+pub fn collect(
+    target: &mut Frozen,
+    shown: Vec<smaps::Entry>,
+    known: &mut files::Known,
+) -> Result<MemoryFacts> {
     let pid = target.pid();
-    target.scratch()?;
-    let path = format!("/proc/{pid}/smaps");
-    let text = std::fs::read(&path).with_context(|| format!("reading {path}"))?;
-    let shown = smaps::parse(&text).map_err(|e| anyhow!("{path}: {e}"))?;
-    drop(text);
-
     let ours = target.scratch_range().unwrap_or(0..0);
     // No call tells about mlockall(MCL_FUTURE), but our own mapping is new.
     let future = shown.iter().find(|e| e.start == ours.start && e.has(b"lo"));

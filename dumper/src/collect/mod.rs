@@ -20,7 +20,7 @@ use crate::error::Obstacle;
 use crate::ptrace::{Frozen, FrozenTree};
 use crate::report;
 use crate::sys::process::{self, Shared};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use children::Children;
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
@@ -120,14 +120,30 @@ pub fn collect(
     let mut known = memory::files::Known::default();
     let mut children = children::Children::default();
     for (index, target) in tree.live.iter_mut().enumerate() {
-        let mut task = task(target, pids[0], &members, &mut children)?;
-        task.shares = Shares { mm: mm[index], fs: fs[index], sighand: sighand[index] };
-        if mm[index] == index {
-            let pid = target.pid();
-            task.mm = memory::collect(target, &mut known)
-                .with_context(|| format!("observing the memory of PID {pid}"))?;
-        }
-        facts.tasks.push(task);
+        let (pid, tids) = (target.pid(), target.tids());
+        // Mappings are shown with ours from here on.
+        target.scratch()?;
+        let task = std::thread::scope(|scope| -> Result<TaskFacts> {
+            let look = || Aside {
+                apart: surroundings::apart(pid, &tids),
+                smaps: (mm[index] == index).then(|| memory::smaps(pid)),
+            };
+            let aside = worth_a_thread(target).then(|| scope.spawn(look));
+            let mut task = task(target, pids[0], &members, &mut children)?;
+            let aside = match aside {
+                None => look(),
+                Some(thread) => thread.join().map_err(|_| anyhow!("observing PID {pid}"))?,
+            };
+            task.process.apart = aside.apart;
+            if let Some(smaps) = aside.smaps {
+                task.mm = smaps
+                    .and_then(|shown| memory::collect(target, shown, &mut known))
+                    .with_context(|| format!("observing the memory of PID {pid}"))?;
+            }
+            Ok(task)
+        });
+        let shares = Shares { mm: mm[index], fs: fs[index], sighand: sighand[index] };
+        facts.tasks.push(TaskFacts { shares, ..task? });
     }
     report::lap("observed: processes, memory");
     facts.tasks.iter_mut().flat_map(|t| &mut t.mm.files).for_each(|f| known.complete(f));
@@ -145,6 +161,23 @@ pub fn collect(
     facts.sysv =
         sysv::collect(&mut tree.live, &facts.tasks, &facts.host).context("observing System V IPC")?;
     Ok(facts)
+}
+
+/// What another thread can see meanwhile.
+struct Aside {
+    apart: Vec<(i32, String)>,
+    /// Of the first task that has the address space.
+    smaps: Option<Result<Vec<memory::smaps::Entry>>>,
+}
+
+/// Where much must be seen: the kernel looks at every page for `smaps`.
+fn worth_a_thread(target: &Frozen) -> bool {
+    const THREADS: usize = 32;
+    const RESIDENT_KIB: u64 = 8 << 10;
+    let status = target.status(target.pid()).unwrap_or_default();
+    let resident =
+        proc::field(status, "VmRSS").and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
+    target.threads().len() > THREADS || resident.is_some_and(|kib| kib > RESIDENT_KIB)
 }
 
 /// Of a tree in which no system calls can be made: what else stands in the way.

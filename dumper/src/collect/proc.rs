@@ -10,7 +10,7 @@ use std::ops::Range;
 /// Naming the file.
 pub fn read(path: &str) -> Result<String> {
     let bytes = bytes(path).with_context(|| format!("reading {path}"))?;
-    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    Ok(text(bytes))
 }
 
 /// A file that is made while it is read: most come with one call, while std::fs::read(), for which they are
@@ -22,6 +22,28 @@ pub fn bytes(path: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8192);
     std::fs::File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// What is made as a whole when it is first read (single_open() in the kernel): a read that leaves room is the
+/// last.
+///
+/// # Errors
+/// As read(2).
+pub fn once(mut file: std::fs::File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
+    let len = file.read(&mut bytes)?;
+    let more = len == bytes.len();
+    bytes.truncate(len);
+    if more {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// As text; names of programs need not be UTF-8.
+#[must_use]
+pub fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 /// State and ids of a thread or process; `None` when it is gone.

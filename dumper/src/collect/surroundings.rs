@@ -2,6 +2,7 @@
 
 use super::proc;
 use crate::collect::CredsFacts;
+use crate::sys::dir::Dir;
 use crate::sys::process::{self, Shared};
 use std::ffi::OsStr;
 use std::fs;
@@ -74,6 +75,7 @@ fn maps_to_itself(map: &str, id: u32) -> bool {
 pub fn apart(pid: i32, tids: &[i32]) -> Vec<(i32, String)> {
     let mut found = Vec::new();
     let names = ["ipc", "net", "uts"].map(|name| (name, link(&pid.to_string(), name)));
+    let dir = Dir::open(&format!("/proc/{pid}/task")).ok();
     for &tid in tids.iter().filter(|tid| **tid != pid) {
         let own = [
             (Shared::Descriptors, "a descriptor table of its own (unshare(CLONE_FILES))"),
@@ -83,8 +85,9 @@ pub fn apart(pid: i32, tids: &[i32]) -> Vec<(i32, String)> {
         let own = own.into_iter().filter(|(what, _)| !process::share(pid, tid, *what).unwrap_or(true));
         found.extend(own.map(|(_, what)| (tid, what.to_owned())));
         for (name, own) in &names {
-            let theirs = fs::read_link(format!("/proc/{pid}/task/{tid}/ns/{name}")).ok();
-            if differ(theirs.as_ref(), own.as_ref()) {
+            let link = dir.as_ref().and_then(|dir| dir.read_link(format_args!("{tid}/ns/{name}")).ok());
+            let theirs = link.as_deref().map(|link| Path::new(OsStr::from_bytes(link)));
+            if differ(theirs, own.as_deref()) {
                 found.push((tid, format!("a namespace of its own ({name})")));
             }
         }

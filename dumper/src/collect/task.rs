@@ -138,7 +138,6 @@ pub fn collect(
         stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
         children: children_outside(target, members, children),
         namespaces: surroundings::namespaces(pid, &creds::parse(&status)),
-        apart: surroundings::apart(pid, &target.tids()),
         name: stat.comm.clone(),
         command: file("cmdline")?.trim_end_matches('\0').replace('\0', " "),
         mm: MmFields {

@@ -95,15 +95,19 @@ const PR_GET_TID_ADDRESS: u64 = 40;
 pub fn collect(target: &mut Frozen) -> Result<Vec<ThreadFacts>> {
     let online = proc::read("/sys/devices/system/cpu/online").unwrap_or_default();
     let online = proc::cpu_list(&online);
-    let tids = target.tids();
-    tids.into_iter().map(|tid| one(target, tid, &online).with_context(|| format!("thread {tid}"))).collect()
+    let answers = ask(target)?;
+    let mut all = Vec::with_capacity(answers.len());
+    for (tid, answer) in target.tids().into_iter().zip(answers) {
+        all.push(one(target, tid, &online, &answer).with_context(|| format!("thread {tid}"))?);
+    }
+    Ok(all)
 }
 
-fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
+fn one(target: &mut Frozen, tid: i32, online: &[usize], answer: &Answer) -> Result<ThreadFacts> {
     let pid = target.pid();
     let xstate = target.xstate(tid).context("reading its extended state")?;
     let status = target.status(tid)?;
-    let thread = target.threads().iter().find(|t| t.tid() == tid).context("not stopped by us")?;
+    let thread = target.stopped(tid)?;
     let mut facts = ThreadFacts {
         tid,
         own_tid: proc::own_id(status, "NSpid").unwrap_or(tid),
@@ -127,7 +131,7 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
     facts.sched = Sched {
         policy: attr.policy,
         flags: attr.flags,
-        nice: sys::thread::nice(tid).context("getpriority")?,
+        nice: if is_fair(attr.policy) { attr.nice } else { sys::thread::nice(tid).context("getpriority")? },
         priority: attr.priority,
         runtime: attr.runtime,
         deadline: attr.deadline,
@@ -136,7 +140,7 @@ fn one(target: &mut Frozen, tid: i32, online: &[usize]) -> Result<ThreadFacts> {
         util_max: attr.util_max,
     };
     seccomp(status, &mut facts);
-    ask(target, &mut facts)?;
+    told(answer, &mut facts)?;
     facts.tid_cache = tid_cache(target, &facts);
     Ok(facts)
 }
@@ -150,6 +154,11 @@ fn name(pid: i32, tid: i32, status: &str) -> Result<[u8; 16]> {
     let len = comm.strip_suffix(b"\n").map_or(comm.len(), <[u8]>::len).min(15);
     name[..len].copy_from_slice(&comm[..len]);
     Ok(name)
+}
+
+/// sched_getattr(2) tells the nice value of these only.
+fn is_fair(policy: u32) -> bool {
+    [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE].contains(&(policy as i32))
 }
 
 fn seccomp(status: &str, facts: &mut ThreadFacts) {
@@ -174,27 +183,31 @@ fn rseq(tid: i32) -> Result<Rseq> {
     Ok(Rseq { addr: conf.pointer, len: conf.size, sig: conf.signature })
 }
 
-/// What only the thread itself can tell.
-fn ask(target: &mut Frozen, facts: &mut ThreadFacts) -> Result<()> {
-    let scratch = target.scratch()?.addr;
+/// Results of calls, and what they left in memory.
+type Answer = (Vec<i64>, Vec<u8>);
+
+/// What only the threads themselves can tell.
+fn ask(target: &mut Frozen) -> Result<Vec<Answer>> {
     let prctl = |args: &[u64]| Call::new(libc::SYS_prctl, args);
-    let calls = [
-        Call::new(libc::SYS_sigaltstack, &[0, scratch.0]),
-        prctl(&[PR_GET_TID_ADDRESS, scratch.offset(24).0]),
-        prctl(&[PR_GET_PDEATHSIG, scratch.offset(32).0]),
-        prctl(&[PR_GET_SECUREBITS]),
-        prctl(&[PR_GET_TIMERSLACK]),
-        // Fails on kernels without NUMA.
-        Call::new(libc::SYS_get_mempolicy, &[scratch.offset(40).0, 0, 0, 0, 0]),
-    ];
-    let results = target.batch_in(facts.tid, &calls)?;
+    target.batch_in_all(48, |scratch| {
+        vec![
+            Call::new(libc::SYS_sigaltstack, &[0, scratch.0]),
+            prctl(&[PR_GET_TID_ADDRESS, scratch.offset(24).0]),
+            prctl(&[PR_GET_PDEATHSIG, scratch.offset(32).0]),
+            prctl(&[PR_GET_SECUREBITS]),
+            prctl(&[PR_GET_TIMERSLACK]),
+            // Fails on kernels without NUMA.
+            Call::new(libc::SYS_get_mempolicy, &[scratch.offset(40).0, 0, 0, 0, 0]),
+        ]
+    })
+}
+
+fn told((results, bytes): &Answer, facts: &mut ThreadFacts) -> Result<()> {
     let names =
         ["sigaltstack", "PR_GET_TID_ADDRESS", "PR_GET_PDEATHSIG", "PR_GET_SECUREBITS", "PR_GET_TIMERSLACK"];
     for (result, name) in results.iter().zip(names) {
         super::check_call(*result, || format!("{name} in the thread"))?;
     }
-    let mut bytes = [0; 48];
-    target.read(scratch, &mut bytes)?;
     let word = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().unwrap_or_default());
     // stack_t: ss_sp, ss_flags (32 bits), ss_size.
     facts.altstack_sp = word(0);

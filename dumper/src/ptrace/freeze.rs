@@ -6,8 +6,9 @@ use super::tracee::{Outcome, Running, Stopped, Tracee};
 use super::wait;
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
+use crate::sys::dir::Dir;
 use anyhow::{Context, Result, bail};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often, in all, threads may be let out of the vDSO: some 20 us each.
 const NUDGES: u32 = 500;
+
+/// How many threads are asked to stop at the same time: while one does, another can be dealt with.
+const AT_A_TIME: usize = 4;
 
 /// Threads that were stopped, by id; and what stands in the way of more.
 pub struct Threads {
@@ -49,8 +53,9 @@ impl Seized {
             return None;
         }
         let tids = list(pid).unwrap_or_default();
+        let dir = Dir::open(&format!("/proc/{pid}/task")).ok();
         for &tid in tids.iter().filter(|tid| **tid != pid) {
-            if !self.threads.contains_key(&tid) && kernel_worker(pid, tid).is_none() {
+            if !self.threads.contains_key(&tid) && kernel_worker(dir.as_ref(), pid, tid).is_none() {
                 self.seize_thread(pid, tid);
             }
         }
@@ -94,7 +99,10 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
     let mut nudges = NUDGES;
     loop {
         let tids = list(pid)?;
-        stopped.retain(|tid, _| tids.contains(tid));
+        let there: HashSet<i32> = tids.iter().copied().collect();
+        stopped.retain(|tid, _| there.contains(tid));
+        // Gone if the process is.
+        let dir = Dir::open(&format!("/proc/{pid}/task")).ok();
         let mut fresh = Vec::new();
         for tid in tids {
             let known = stopped.contains_key(&tid)
@@ -103,7 +111,7 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
             if known || (tid == pid && zombie_leader) {
                 continue;
             }
-            if let Some(name) = kernel_worker(pid, tid) {
+            if let Some(name) = kernel_worker(dir.as_ref(), pid, tid) {
                 workers.insert(tid, name);
                 continue;
             }
@@ -125,15 +133,22 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
         }
         crate::failpoint::hit("after-seize")?;
         let traced: Vec<i32> = stopped.keys().copied().chain(fresh.iter().map(Tracee::tid)).collect();
-        for tracee in fresh {
-            let tid = tracee.tid();
-            // One by one: `stopped` at once repairs what the stop did to the thread's system call,
+        let mut fresh = fresh.into_iter();
+        loop {
+            // A few at a time: `stopped` at once repairs what the stop did to the thread's system call,
             // which nobody would should we be killed before.
-            tracee.interrupt();
-            match stop(tracee, &traced)? {
-                Outcome::Stopped(tracee) => drop(stopped.insert(tid, tracee)),
-                Outcome::Gone => {}
-                Outcome::Busy(tracee) => busy.push(tracee),
+            let some: Vec<Tracee<Running>> = fresh.by_ref().take(AT_A_TIME).collect();
+            if some.is_empty() {
+                break;
+            }
+            some.iter().for_each(Tracee::interrupt);
+            for tracee in some {
+                let tid = tracee.tid();
+                match stop(tracee, &traced)? {
+                    Outcome::Stopped(tracee) => drop(stopped.insert(tid, tracee)),
+                    Outcome::Gone => {}
+                    Outcome::Busy(tracee) => busy.push(tracee),
+                }
             }
         }
     }
@@ -270,14 +285,14 @@ pub fn list(pid: i32) -> Result<Vec<i32>> {
 }
 
 /// The name of a thread that never returns to user mode, and thus does nothing for us.
-fn kernel_worker(pid: i32, tid: i32) -> Option<String> {
+fn kernel_worker(tasks: Option<&Dir>, pid: i32, tid: i32) -> Option<String> {
     // include/linux/sched.h. The latter meant something else before Linux 6.4.
     const PF_IO_WORKER: u64 = 0x10;
     const PF_USER_WORKER: u64 = 0x4000;
     if tid == pid {
         return None;
     }
-    let stat = proc::stat_of(&format!("/proc/{pid}/task/{tid}"))?;
+    let stat = proc::stat(&proc::once(tasks?.file(format_args!("{tid}/stat")).ok()?).ok()?)?;
     let named = stat.comm.starts_with("vhost-") || stat.comm.starts_with("iou-");
     let is_worker = stat.flags & PF_IO_WORKER != 0 || (stat.flags & PF_USER_WORKER != 0 && named);
     is_worker.then_some(stat.comm)

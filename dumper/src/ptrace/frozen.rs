@@ -10,6 +10,7 @@ use super::tracee::{Stopped, Tracee, quiet_signals};
 use super::{RemoteAddr, raw};
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
+use crate::sys::dir::Dir;
 use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -22,7 +23,13 @@ const DATA_LEN: u64 = 64 << 10;
 /// Where the frame is in our mapping, and where memory for arguments is.
 const FRAME_AT: u64 = CODE_LEN + parachute::TABLE_LEN;
 const DATA_AT: u64 = FRAME_AT + parachute::FRAME_LEN;
-const MAP_LEN: u64 = DATA_AT + DATA_LEN;
+/// Where several threads make calls at the same time, each in a slot: memory for arguments, and a table that
+/// ends where the frame begins.
+const SLOTS_AT: u64 = DATA_AT + DATA_LEN;
+const SLOTS: usize = 8;
+const SLOT_FRAME: u64 = 4096;
+const SLOT_LEN: u64 = 16 << 10;
+const MAP_LEN: u64 = SLOTS_AT + SLOTS as u64 * SLOT_LEN;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// A process whose threads are all in a ptrace stop. Dropping it undoes everything (scratch memory,
@@ -113,13 +120,16 @@ impl Frozen {
         let mut add = |what: String, remedy: &str| {
             found.push(Obstacle { pid, what, remedy: remedy.into(), ..Obstacle::default() });
         };
+        let tasks = format!("/proc/{pid}/task");
+        let dir = Dir::open(&tasks).with_context(|| format!("opening {tasks}"))?;
         for thread in &self.threads {
             let tid = thread.tid();
             if thread.is_compat() {
                 let why = format!("thread {tid} runs 32-bit code, only 64-bit programs can be saved");
                 return Err(Failure::WrongKind { pid, name: proc::name(pid), why }.into());
             }
-            let status = proc::read(&format!("/proc/{pid}/task/{tid}/status"))?;
+            let status = dir.file(format_args!("{tid}/status")).and_then(proc::once);
+            let status = proc::text(status.with_context(|| format!("reading {tasks}/{tid}/status"))?);
             let set = |key| proc::hex_field(&status, key).unwrap_or(u64::MAX);
             self.quiet = quiet_signals(set("SigIgn") & !set("SigCgt"), set("SigCgt"));
             if proc::field(&status, "Seccomp").is_some_and(|s| s != "0")
@@ -248,8 +258,26 @@ impl Frozen {
     }
 
     fn thread(&mut self, tid: i32) -> Result<&mut Tracee<Stopped>> {
-        let thread = self.threads.iter_mut().find(|t| t.tid() == tid);
-        thread.with_context(|| format!("thread {tid} is not stopped by us"))
+        let index = self.index(tid)?;
+        Ok(&mut self.threads[index])
+    }
+
+    /// The leader comes first, the others by number.
+    fn index(&self, tid: i32) -> Result<usize> {
+        let others = self.threads.get(1..).unwrap_or_default();
+        let found = match self.threads.first() {
+            Some(leader) if leader.tid() == tid => Ok(0),
+            _ => others.binary_search_by_key(&tid, Tracee::tid).map(|i| i + 1),
+        };
+        found.ok().with_context(|| format!("thread {tid} is not stopped by us"))
+    }
+
+    /// One of [`Self::threads`].
+    ///
+    /// # Errors
+    /// When there is no such thread.
+    pub fn stopped(&self, tid: i32) -> Result<&Tracee<Stopped>> {
+        Ok(&self.threads[self.index(tid)?])
     }
 
     /// For pidfd_getfd(2).
@@ -272,9 +300,69 @@ impl Frozen {
     /// As [`Self::batch`].
     pub fn batch_in(&mut self, tid: i32, calls: &[Call]) -> Result<Vec<i64>> {
         let site = self.mapped()?.site;
-        let thread = self.threads.iter_mut().find(|t| t.tid() == tid);
-        let thread = thread.with_context(|| format!("thread {tid} is not stopped by us"))?;
-        thread.run(&self.memory, &site, calls)
+        let index = self.index(tid)?;
+        self.threads[index].run(&self.memory, &site, calls)
+    }
+
+    /// Runs system calls in every thread, several at the same time. `calls` are given memory for arguments, of
+    /// which `len` bytes are returned, with the results, for each thread in the order of [`Self::tids`].
+    ///
+    /// # Errors
+    /// As [`Self::batch`].
+    pub fn batch_in_all(
+        &mut self,
+        len: usize,
+        calls: impl Fn(RemoteAddr) -> Vec<Call>,
+    ) -> Result<Vec<(Vec<i64>, Vec<u8>)>> {
+        let mapped = self.mapped()?;
+        let mut answers = Vec::with_capacity(self.threads.len());
+        for threads in self.threads.chunks_mut(SLOTS) {
+            let slot = |i: usize| mapped.base.offset(SLOTS_AT + i as u64 * SLOT_LEN);
+            let mut begun = Vec::with_capacity(SLOTS);
+            let mut ended = Ok(());
+            if let Site::Parachute { code, quiet, .. } = mapped.site {
+                for (i, thread) in threads.iter_mut().enumerate() {
+                    let frame = slot(i).offset(SLOT_FRAME);
+                    let calls = calls(slot(i));
+                    begun.push(thread.begin(
+                        &self.memory,
+                        (code, frame, quiet),
+                        SLOT_LEN - SLOT_FRAME,
+                        &calls,
+                    ));
+                }
+                // All of them, whatever happened to one.
+                for (thread, begun) in threads.iter_mut().zip(&begun) {
+                    if matches!(begun, Ok(true)) {
+                        ended = ended.and(thread.end(code, quiet));
+                    }
+                }
+            }
+            ended?;
+            let begun = begun.into_iter().collect::<Result<Vec<_>>>()?;
+            for (i, thread) in threads.iter_mut().enumerate() {
+                let alone = !begun.get(i).is_some_and(|begun| *begun);
+                answers.push(match alone {
+                    true => {
+                        let scratch = data(mapped.base);
+                        let results = thread.run(&self.memory, &mapped.site, &calls(scratch))?;
+                        let mut bytes = vec![0; len];
+                        self.memory.read(scratch, &mut bytes)?;
+                        (results, bytes)
+                    }
+                    false => {
+                        let mut bytes = vec![0; SLOT_FRAME as usize];
+                        self.memory.read(slot(i), &mut bytes)?;
+                        let made = calls(slot(i)).len();
+                        let table = bytes.len() - (made + 1) * parachute::ENTRY;
+                        let results = parachute::results(&bytes[table..table + made * parachute::ENTRY]);
+                        bytes.truncate(len);
+                        (results, bytes)
+                    }
+                });
+            }
+        }
+        Ok(answers)
     }
 
     /// Makes a copy of the memory as it is now. `before` and `after` are run with it, to the end whatever

@@ -1,12 +1,12 @@
 //! The cheap look at every descriptor: link, fdinfo, stat; and which of them are one open file description.
 
 use super::{FdInfo, FileStat};
+use crate::collect::proc;
 use crate::sys;
 use crate::sys::dir::Dir;
 use anyhow::{Context as _, Result, anyhow};
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -70,22 +70,8 @@ impl Probing {
 
     fn fdinfo(&self, fd: i32) -> Result<FdInfo> {
         let path = || format!("/proc/{}/fdinfo/{fd}", self.pid);
-        let text = self.fdinfo_text(fd).with_context(|| format!("read {}", path()))?;
-        FdInfo::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| anyhow!("{} has no flags", path()))
-    }
-
-    /// It is made as a whole when it is first read (single_open() in fs/proc/fd.c): a read that leaves room was
-    /// the last.
-    fn fdinfo_text(&self, fd: i32) -> std::io::Result<Vec<u8>> {
-        let mut file = self.infos.file(fd)?;
-        let mut text = vec![0; 1024];
-        let len = file.read(&mut text)?;
-        let more = len == text.len();
-        text.truncate(len);
-        if more {
-            file.read_to_end(&mut text)?;
-        }
-        Ok(text)
+        let text = self.infos.file(fd).and_then(proc::once).with_context(|| format!("read {}", path()))?;
+        FdInfo::parse(&proc::text(text)).ok_or_else(|| anyhow!("{} has no flags", path()))
     }
 }
 

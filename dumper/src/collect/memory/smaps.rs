@@ -75,6 +75,11 @@ fn header(line: &[u8]) -> Option<Entry> {
 }
 
 fn attribute(entry: &mut Entry, line: &[u8]) -> Option<()> {
+    // Most lines are of no interest, and there are very many.
+    let of_interest = matches!(line[0], b'R' | b'S' | b'K' | b'P' | b'V');
+    if !of_interest {
+        return Some(());
+    }
     let colon = line.iter().position(|&b| b == b':')?;
     let (key, value) = (&line[..colon], line[colon + 1..].trim_ascii());
     let bytes = || decimal(value).map(|(kib, _)| kib * 1024);

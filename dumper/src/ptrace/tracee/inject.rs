@@ -130,6 +130,47 @@ impl Tracee<Stopped> {
         Ok((results, copy))
     }
 
+    /// Lets the thread begin with calls, while others do the same, each with a table and a way back of its own;
+    /// [`Self::end`] waits for it. `false` when it cannot: see [`Self::run`].
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn begin(
+        &mut self,
+        memory: &RemoteMemory,
+        (code, frame, quiet): (RemoteAddr, RemoteAddr, u64),
+        room: u64,
+        calls: &[Call],
+    ) -> Result<bool> {
+        let (tid, signal) = (self.tid, teller(quiet, self.mask()));
+        let able = !self.state().compat && matches!(self.state().at, At::Event | At::Told);
+        let (Some(signal), true) = (signal, able) else { return Ok(false) };
+        let way_back = self.way_back(frame)?;
+        if way_back.len() as u64 > room {
+            return Ok(false);
+        }
+        let mut bytes = parachute::table(calls);
+        let table = RemoteAddr(frame.0 - bytes.len() as u64);
+        bytes.extend_from_slice(&way_back);
+        memory.write(table, &bytes)?;
+        let base = parachute::loop_regs(self.regs(), code.0, frame.0, table.0, signal);
+        let outcome = begin_loop(self.state_mut(), tid, &base, Some(signal));
+        if outcome.is_err() {
+            self.finish(outcome)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until it has made the calls of [`Self::begin`].
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn end(&mut self, code: RemoteAddr, quiet: u64) -> Result<()> {
+        let (tid, signal) = (self.tid, teller(quiet, self.mask()));
+        let outcome = end_loop(self.state_mut(), tid, signal, code.0 + parachute::TOLD);
+        self.finish(outcome).map(drop)
+    }
+
     fn run_each(&mut self, base: &Regs, calls: &[Call]) -> Result<Vec<i64>> {
         let tid = self.tid;
         let outcome = run_calls(self.state_mut(), tid, base, calls);
@@ -156,17 +197,35 @@ fn run_loop(
     signal: Option<i32>,
     told: u64,
 ) -> Result<Option<MemoryCopy>, Trouble> {
+    begin_loop(state, tid, base, signal)?;
+    end_loop(state, tid, signal, told)
+}
+
+fn begin_loop(state: &mut Stopped, tid: i32, base: &Regs, signal: Option<i32>) -> Result<(), Trouble> {
     state.dirty = true;
     raw::set_regs(tid, base)?;
     // After the registers: should we die in between, the parachute knows the real mask.
     fail("batch-regs")?;
     raw::set_sigmask(tid, !signal.map_or(0, bit))?;
     fail("batch-mask")?;
+    go_on(state, tid, signal)
+}
+
+fn go_on(state: &mut Stopped, tid: i32, signal: Option<i32>) -> Result<(), Trouble> {
+    raw::resume(tid, if signal.is_some() { Resume::Cont } else { Resume::Syscall })?;
+    state.at = At::Call;
+    Ok(())
+}
+
+fn end_loop(
+    state: &mut Stopped,
+    tid: i32,
+    signal: Option<i32>,
+    told: u64,
+) -> Result<Option<MemoryCopy>, Trouble> {
     let deadline = Instant::now() + SOON;
     let mut made = Ok(None);
     loop {
-        raw::resume(tid, if signal.is_some() { Resume::Cont } else { Resume::Syscall })?;
-        state.at = At::Call;
         match wait::wait(tid, deadline)?.ok_or(Trouble::Stuck)? {
             Event::Gone => return Err(Trouble::Gone),
             // Somebody else may send it, too, at any time; the program ignores it.
@@ -188,6 +247,7 @@ fn run_loop(
             Event::Stop(Stop::Signal(signal)) => return Err(Trouble::Signal(signal)),
             Event::Stop(_) => {}
         }
+        go_on(state, tid, signal)?;
     }
 }
 
