@@ -48,6 +48,8 @@ pub struct Frozen {
     memory: RemoteMemory,
     gadgets: Option<Gadgets>,
     scratch: Option<Mapped>,
+    /// Where calls are made without it: from where it was mapped, it is unmapped.
+    own: Option<Site>,
     obstacles: Vec<Obstacle>,
     /// Signals that the process would not notice.
     quiet: u64,
@@ -85,6 +87,7 @@ impl Frozen {
             memory,
             gadgets,
             scratch: None,
+            own: None,
             obstacles,
             quiet: 0,
             statuses: HashMap::new(),
@@ -411,14 +414,15 @@ impl Frozen {
         if let Some(obstacle) = self.obstacles.first() {
             bail!("{obstacle}");
         }
-        let bare = self.own_site()?;
         let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
+        let bare = self.own_site(&maps)?;
         let in_use = |range: &Range<u64>| self.threads.iter().any(|t| range.contains(&t.regs().rip));
         let old = left_behind(self.pid, &maps).filter(|range| !in_use(range));
         let (base, executable) = match old {
             Some(range) => (RemoteAddr(range.start), true),
             None => self.map(&bare)?,
         };
+        self.own = Some(bare.clone());
         let code = base;
         let frame = base.offset(FRAME_AT);
         let site = if executable { Site::Parachute { code, frame, quiet: self.quiet } } else { bare };
@@ -469,7 +473,7 @@ impl Frozen {
             self.scratch = None;
             return Ok(());
         };
-        let site = self.own_site()?;
+        let site = self.own.clone().context("our memory was never mapped")?;
         let thread = self.threads.first_mut().context("no thread is stopped")?;
         let call = Call::new(libc::SYS_munmap, &[mapped.base.0, MAP_LEN]);
         thread.run(&self.memory, &site, &[call])?;
@@ -478,12 +482,11 @@ impl Frozen {
     }
 
     /// Where the leader can run calls without memory of ours: if possible with a way back.
-    fn own_site(&self) -> Result<Site> {
-        let maps = proc::read(&format!("/proc/{}/maps", self.pid))?;
-        let stack = proc::mapping(&maps, "[stack]");
+    fn own_site(&self, maps: &str) -> Result<Site> {
+        let stack = proc::mapping(maps, "[stack]");
         match (self.gadgets.filter(|g| g.verify(&self.memory)), stack) {
             (Some(gadgets), Some(stack)) => Ok(Site::Stack(gadgets, stack)),
-            _ => Ok(Site::Bare(self.instruction(&maps)?)),
+            _ => Ok(Site::Bare(self.instruction(maps)?)),
         }
     }
 
