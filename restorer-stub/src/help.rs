@@ -30,7 +30,7 @@ Options:
       --ignore-changed-files  use files that differ from those at the dump
       --no-verify             do not check the checksums of memory contents
       --ignore-cpu            go on in spite of missing CPU features
-  -v, --verbose               say what is done, and what differs from the dump
+  -v, --verbose               say what is done, how long it took, and what differs from the dump
   -h, --help                  this text
 
 Exit status: the program's own; 125 if it could not be restored (message on standard error).

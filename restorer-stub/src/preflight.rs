@@ -107,8 +107,7 @@ fn cpu(ctx: &Ctx) -> Result<()> {
             .on(On::Number(saved.xstate_in_use & !xcr0))
             .remedy(remedy));
     }
-    let layout = xstate_offsets();
-    if saved.xstate_in_use & AVX512 != 0 && (saved.xstate_offsets ^ layout) & 0xffff != 0 {
+    if saved.xstate_in_use & AVX512 != 0 && (saved.xstate_offsets ^ xstate_offsets()) & 0xffff != 0 {
         return Err(Error::new("this CPU keeps AVX-512 state, which the program uses, in another layout")
             .remedy("run the image on a CPU of the same vendor"));
     }

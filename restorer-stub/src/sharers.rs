@@ -20,7 +20,10 @@ const STACK: usize = 64 << 10;
 /// Those that live in the address space which the task `owner` restores.
 fn sharers(ctx: &Ctx, owner: usize) -> impl Iterator<Item = (usize, &'static Task)> {
     let tasks = ctx.image.tasks.iter().enumerate();
-    tasks.filter(move |(i, t)| *i != owner && !is_brief(t) && ctx.mm_owner(t) == Some(owner))
+    let mm = ctx.image.tasks.get(owner).map(|t| t.mm);
+    tasks.filter(move |(i, t)| {
+        *i != owner && Some(t.mm) == mm && !is_brief(t) && ctx.mm_owner(t) == Some(owner)
+    })
 }
 
 /// Makes them all. Nothing of the program is mapped yet.

@@ -10,7 +10,7 @@ use crate::restore::become_program;
 use crate::shared::Step;
 use crate::supervisor::Helper;
 use crate::sys::process::{self, Wait};
-use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal};
+use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal, thread};
 use crate::tracer::Outcome;
 use crate::{creds, signals, supervisor, sysv, tracer};
 use ckpt_format::task::task_flags;
@@ -18,7 +18,7 @@ use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{
-    __WALL, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, O_RDONLY, WNOHANG,
+    __WALL, CLONE_FILES, CLONE_FS, CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, O_RDONLY, WNOHANG,
 };
 use linux_raw_sys::prctl::{PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG};
 
@@ -110,20 +110,27 @@ fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     let failed = Error::os("cannot start the tracer");
     // Before there is a tracer, which waits for our word.
     ctx.own()?.own()?;
-    let between = process::fork(0, None).map_err(&failed)?;
-    if between == 0 {
-        match fork_begun(0, 0, None, || ctx.shared.own_tracer()) {
-            Ok(0) => helper(ctx),
-            Ok(_) => process::exit_group(0),
-            Err(e) => process::exit_group(e.0),
-        }
-    }
+    // It only makes the tracer, which gets a copy of the memory: that one copy is enough.
+    let stack = ctx.work.stack(BETWEEN_STACK)?;
+    let between = thread::spawn(stack, CLONE_FILES | CLONE_FS, None, make_tracer, ctx, 0).map_err(&failed)?;
     match process::wait(between, __WALL).map_err(&failed)? {
         Some((_, Wait::Exited(0))) => become_program(ctx),
         Some((_, Wait::Exited(e))) => {
             Err(failed(Errno(e)).remedy("raise the limit of processes (ulimit -u)"))
         }
         _ => Err(Error::new("somebody killed the tracer")),
+    }
+}
+
+/// Bytes of the stack of the process between the program and its tracer.
+const BETWEEN_STACK: usize = 64 << 10;
+
+/// The process between the program and its tracer, in the program's memory.
+fn make_tracer(ctx: &'static Ctx, _: usize) -> ! {
+    match fork_begun(0, 0, None, || ctx.shared.own_tracer()) {
+        Ok(0) => helper(ctx),
+        Ok(_) => process::exit_group(0),
+        Err(e) => process::exit_group(e.0),
     }
 }
 

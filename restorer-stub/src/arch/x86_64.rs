@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 // Entry. The kernel gives argc, argv, envp and auxv at rsp and nothing else that matters
 // (System V ABI, "Process Initialization"); rbp = 0 ends a debugger's backtrace.
@@ -194,14 +195,47 @@ pub unsafe fn clone_onto(nr: u32, a: [usize; 5], f: extern "C" fn(usize) -> !, a
     ret
 }
 
+/// An answer of CPUID, which is asked once: in a virtual machine each question is an exit to the hypervisor, 5 us
+/// and more.
+struct Leaf {
+    known: AtomicBool,
+    registers: [AtomicU32; 4],
+}
+
+/// Those that are asked about: leaf and subleaf.
+const LEAVES: [(u32, u32); 9] =
+    [(0, 0), (0x8000_0000, 0), (1, 0), (7, 0), (7, 1), (0x8000_0001, 0), (0xd, 1), (0xd, 5), (0xd, 9)];
+
+static ANSWERS: [Leaf; LEAVES.len()] =
+    [const { Leaf { known: AtomicBool::new(false), registers: [const { AtomicU32::new(0) }; 4] } };
+        LEAVES.len()];
+
+fn ask(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let r = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    [r.eax, r.ebx, r.ecx, r.edx]
+}
+
+fn answer(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let Some(slot) = LEAVES.iter().position(|l| *l == (leaf, subleaf)).map(|i| &ANSWERS[i]) else {
+        return ask(leaf, subleaf);
+    };
+    // Whoever asks at the same time stores the same.
+    if !slot.known.load(Ordering::Acquire) {
+        for (register, value) in slot.registers.iter().zip(ask(leaf, subleaf)) {
+            register.store(value, Ordering::Relaxed);
+        }
+        slot.known.store(true, Ordering::Release);
+    }
+    core::array::from_fn(|i| slot.registers[i].load(Ordering::Relaxed))
+}
+
 /// One CPUID word; register 0 is eax, 3 is edx. 0 for a leaf that the CPU does not have.
 pub fn cpuid(leaf: u32, subleaf: u32, register: u8) -> u32 {
-    let max = core::arch::x86_64::__cpuid(leaf & 0x8000_0000).eax;
+    let max = answer(leaf & 0x8000_0000, 0)[0];
     if leaf > max {
         return 0;
     }
-    let r = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-    [r.eax, r.ebx, r.ecx, r.edx][usize::from(register & 3)]
+    answer(leaf, subleaf)[usize::from(register & 3)]
 }
 
 /// XCR0: the state components that the kernel enabled; x87 and SSE where there is no XSAVE.

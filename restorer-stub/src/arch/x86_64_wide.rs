@@ -4,23 +4,11 @@
 
 use super::{cpuid, xcr0};
 use core::arch::x86_64::*;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Whether CPU and kernel let programs use AVX2.
 fn has_avx2() -> bool {
-    /// CPUID is an exit to the hypervisor in a virtual machine: asked once.
-    static KNOWN: AtomicU8 = AtomicU8::new(0);
-    const YES: u8 = 1;
-    const NO: u8 = 2;
-    match KNOWN.load(Ordering::Relaxed) {
-        0 => {
-            const SSE_AND_AVX: u64 = 2 | 4;
-            let yes = cpuid(7, 0, 1) & 1 << 5 != 0 && xcr0() & SSE_AND_AVX == SSE_AND_AVX;
-            KNOWN.store(if yes { YES } else { NO }, Ordering::Relaxed);
-            yes
-        }
-        known => known == YES,
-    }
+    const SSE_AND_AVX: u64 = 2 | 4;
+    cpuid(7, 0, 1) & 1 << 5 != 0 && xcr0() & SSE_AND_AVX == SSE_AND_AVX
 }
 
 /// As [`ckpt_format::checksum`] (XXH3, 64 bits, no seed).

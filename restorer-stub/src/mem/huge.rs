@@ -13,10 +13,10 @@ use ckpt_format::{Extent, Vma, VmaKind, vma_flags};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use linux_raw_sys::general::*;
 
-/// Stored bytes from which on a restore is worth the setting up.
-pub const WORTH_IT: u64 = 8 << 20;
 /// Size of a huge page.
 pub const HUGE: u64 = 2 << 20;
+/// Stored bytes from which on a restore is worth the setting up: 20 us, where 512 faults take 500.
+pub const WORTH_IT: u64 = HUGE;
 
 /// The userfaultfd and the staging areas, one for each who fills.
 pub struct Huge {

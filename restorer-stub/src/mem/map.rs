@@ -39,11 +39,18 @@ pub fn map_all(ctx: &Ctx, mm: &Mm) -> Result<()> {
     let vmas = vmas(ctx, mm)?;
     let mapped = Mapped::of(ctx, vmas)?;
     let mut source = Source::default();
-    for vma in vmas {
+    let mut done = 0;
+    for (i, vma) in vmas.iter().enumerate() {
+        if i < done {
+            continue;
+        }
         match VmaKind::from_u32(vma.kind) {
             Some(VmaKind::Anonymous) => {
-                anonymous(vma)?;
-                mapped.map_or(Ok(()), |m| m.lay(ctx, vma))?;
+                done = i + alike(&vmas[i..]);
+                anonymous(&Vma { end: vmas[done - 1].end, ..*vma })?;
+                if let Some(mapped) = mapped {
+                    vmas[i..done].iter().try_for_each(|v| mapped.lay(ctx, v))?;
+                }
             }
             Some(VmaKind::FilePrivate) => from_file(ctx, vmas, vma, MAP_PRIVATE, &mut source)?,
             // Never writable, so a copy serves as well.
@@ -80,6 +87,24 @@ pub unsafe fn map(vma: &Vma, prot: u32, flags: u32, from: Option<(Fd, u64)>) -> 
         }
     })
     .map(drop)
+}
+
+/// How many anonymous VMAs, from the first on, are mapped alike one after the other. The kernel would make one of
+/// them in any case; their own rights, flags and names part them when they are filled.
+fn alike(vmas: &[Vma]) -> usize {
+    const APART: u64 = vma_flags::GROWSDOWN
+        | vma_flags::HUGETLB
+        | vma_flags::DROPPABLE
+        | vma_flags::HUGEPAGE
+        | vma_flags::NOHUGEPAGE;
+    let plain = |v: &Vma| v.kind == VmaKind::Anonymous as u32 && v.flags & APART == 0;
+    let same = |a: &Vma, b: &Vma| {
+        a.end == b.start && common_flags(a) == common_flags(b) && filling_prot(a) == filling_prot(b)
+    };
+    if !vmas.first().is_some_and(plain) {
+        return 1;
+    }
+    1 + vmas.windows(2).take_while(|w| plain(&w[1]) && same(&w[0], &w[1])).count()
 }
 
 pub fn common_flags(vma: &Vma) -> u32 {

@@ -45,7 +45,7 @@ fn replace(start: usize, len: usize, prot: u32) -> Result<()> {
     // SAFETY: the copy goes to fresh memory; the move replaces the original by equal bytes in one
     // system call, so that neither code nor references notice. Nothing else runs.
     unsafe {
-        let flags = MAP_PRIVATE | MAP_ANONYMOUS;
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
         let copy = mm::mmap(0, len, PROT_READ | PROT_WRITE, flags, None, 0).map_err(failed)?;
         core::ptr::copy_nonoverlapping(start as *const u8, copy as *mut u8, len);
         mm::mprotect(copy, len, prot).map_err(failed)?;

@@ -30,11 +30,11 @@ pub fn wait_info(mask: u64) -> Result<[u8; 128]> {
     Ok(info)
 }
 
-/// Drops a pending signal of `mask`, if there is one.
-pub fn discard(mask: u64) {
+/// Drops a pending signal of `mask`; false if there is none.
+pub fn discard(mask: u64) -> bool {
     let now = [0u64; 2];
     // SAFETY: the set and the zero timeout are only read; no siginfo is asked for.
-    let _ = unsafe { sys!(__NR_rt_sigtimedwait, &raw const mask, 0, now.as_ptr(), SIGSET) };
+    unsafe { sys!(__NR_rt_sigtimedwait, &raw const mask, 0, now.as_ptr(), SIGSET) }.is_ok()
 }
 
 /// Queues a signal with its siginfo for the calling process.
