@@ -52,6 +52,9 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
             let counts = [w.vmas, w.threads, w.fds, w.processes].map(|n| n.to_string());
             one.add("native", tools.limit(&["create", &counts[0], &counts[1], &counts[2], &counts[3]])?);
         }
+        if w.pages == "heap" {
+            smaller(tools, &victim, dir, &mut one)?;
+        }
         if let Some(criu) = criu {
             one.add("CRIU dump", criu.dump(victim.child.id(), dir)?);
         }
@@ -64,6 +67,9 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
         let mut one = Samples::default();
         one.add("restore", restore(&image, dir, w, &[])?);
         one.add("mapped restore", restore(&image, dir, w, &["--memory", "map"])?);
+        if w.pages == "heap" {
+            one.add("compressed restore", restore(&dir.join("compressed.ckpt"), dir, w, &[])?);
+        }
         if let Some(criu) = criu {
             one.add("CRIU restore", criu.restore(dir)?);
         }
@@ -85,6 +91,21 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
         }
     }
     Ok(rows(w, &samples))
+}
+
+/// Images that are smaller: compressed, without duplicates, with what an earlier one has.
+fn smaller(tools: &Tools, victim: &Running, dir: &Path, into: &mut Samples) -> Result<()> {
+    let (image, base) = (dir.join("smaller.ckpt"), dir.join("saved.ckpt"));
+    let size = |path: &Path| std::fs::metadata(path).map(|m| m.len() as f64);
+    dump(tools, victim, &image, &["--compress"], ["compressing dump", "compressing pause", ""], into)?;
+    into.add("compressed image", size(&image)?);
+    // To be restored when the program itself does not run any more.
+    std::fs::rename(&image, dir.join("compressed.ckpt"))?;
+    dump(tools, victim, &image, &["--dedup"], ["dump --dedup", "", ""], into)?;
+    victim.heart.ask(b'c')?;
+    let parent = ["--parent", base.to_str().context("path of the work directory is not UTF-8")?];
+    dump(tools, victim, &image, &parent, ["dump --parent", "pause with --parent", ""], into)?;
+    Ok(std::fs::remove_file(&image)?)
 }
 
 /// Dumps the running victim; the pause is the longest gap between two of its heartbeats.
@@ -125,7 +146,9 @@ fn dump(
     ensure!(status.success(), "ckpt-dump failed: {status}");
     let after = victim.heart.beat_after(last)?;
     longest = longest.max(after.saturating_sub(last));
-    into.add(pause, longest as f64 * 1e-9);
+    if !pause.is_empty() {
+        into.add(pause, longest as f64 * 1e-9);
+    }
     if !memory.is_empty() {
         into.add(memory, most as f64);
     }
@@ -271,6 +294,16 @@ fn rows(w: &Workload, s: &Samples) -> Vec<Row> {
         time("dump, whole command", "dump", get("native"), "making the same natively", "3");
         time(first, "restore", get("native"), "making the same natively", "3");
     }
+    time("dump --compress", "compressing dump", own_write, "own write()", "");
+    time("restore of that", "compressed restore", get("restore"), "restore of a plain one", "");
+    time("dump --dedup", "dump --dedup", get("dump"), "dump without", "");
+    time(
+        "dump --parent, 1 % changed",
+        "dump --parent",
+        get("dump"),
+        "dump without",
+        "0.01 where files are shared",
+    );
     time("dump, whole command", "dump", get("CRIU dump"), "CRIU dump", "0.5");
     time(first, "restore", get("CRIU restore"), "CRIU restore", "0.5");
     time(
@@ -289,6 +322,7 @@ fn rows(w: &Workload, s: &Samples) -> Vec<Row> {
     };
     let stored = w.stored() as f64;
     size("image", "image", stored, "populated non-zero bytes", "+ 1 % + 1 MiB");
+    size("image of --compress", "compressed image", stored, "populated non-zero bytes", "");
     size("memory of ckpt-dump", "memory of ckpt-dump", 64.0 * MIB, "budget", "at most 1");
     size("memory of restores at once", "crowd memory", stored, "one copy", "");
     size("the same, --memory map --pid ns", "mapped crowd memory", stored, "one copy", "1.2");

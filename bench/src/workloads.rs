@@ -6,7 +6,8 @@ pub struct Workload {
     pub name: &'static str,
     /// Bytes of private memory.
     pub bytes: u64,
-    /// `4k`, `huge` or `zero` (touched, all zero).
+    /// `4k` (noise), `huge` (the same), `zero` (touched, all zero) or `heap` (compressible; for this --compress,
+    /// --dedup and --parent are measured, too).
     pub pages: &'static str,
     /// Additional one-page VMAs.
     pub vmas: u32,
@@ -53,6 +54,8 @@ pub fn all(quick: bool) -> Vec<Workload> {
         memory("1 GiB of zero pages", GIB, "zero", false),
         memory("4 GiB, 4 KiB pages", 4 * GIB, "4k", false),
         memory("4 GiB, huge pages", 4 * GIB, "huge", false),
+        memory("256 MiB, as a heap", 256 * MIB, "heap", true),
+        memory("4 GiB, as a heap", 4 * GIB, "heap", false),
         Workload { reserved: 64 * GIB, ..memory("1 % of 64 GiB", MIB, "4k", false) },
         Workload { vmas: 5_000, ..memory("5,000 VMAs", MIB, "4k", true) },
         Workload { vmas: 30_000, ..memory("30,000 VMAs", MIB, "4k", false) },

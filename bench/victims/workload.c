@@ -101,7 +101,9 @@ int main(int argc, char **argv) {
         uint64_t x = 88172645463325252ull;
         for (size_t i = 0; i < bytes / 8; i++) {
             x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-            ((uint64_t *)mem)[i] = x;
+            /* As a heap has them: every fourth page noise, in the others pointers, small numbers and zeros. */
+            int noise = strcmp(pages, "heap") || i / 512 % 4 == 0;
+            ((uint64_t *)mem)[i] = noise ? x : i % 4 == 0 ? (uintptr_t)mem + (x & 0xfff0) : i % 4 == 1 ? x & 0xff : 0;
         }
     }
     for (int i = 0; i < vmas; i++) {
@@ -152,6 +154,8 @@ int main(int argc, char **argv) {
         if (!h->first) h->first = h->beat;
         if (h->asked) {
             uint64_t start = now();
+            if (h->asked == 'c')
+                for (size_t i = 0; i < bytes; i += 100 * 4096) *(uint64_t *)(mem + i) += start;
             if (h->asked == 'w') own_write(dir, mem, bytes);
             if (h->asked == 'f') {
                 pid_t p = fork();
