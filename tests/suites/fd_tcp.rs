@@ -139,6 +139,23 @@ fn save(t: &T, victim: &mut Proc, held: Until) -> TestResult {
     victim.wait_exit().map(drop)
 }
 
+/// Until neither end has sent anything that the other has not acknowledged: else it is sent again, or a delayed
+/// acknowledgement comes, while there is no socket, and the kernel answers by a reset.
+fn all_acknowledged(t: &T, peer: &Peer) -> TestResult {
+    const LISTEN: &str = "0A";
+    let port = format!(":{:04X}", peer.0.local_addr()?.port());
+    t.wait_until("acknowledgements", || {
+        let tables =
+            ["tcp", "tcp6"].map(|name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")));
+        let tables: Vec<String> = tables.into_iter().collect::<Result<_, _>>()?;
+        // Number, local and remote address, state, queues: sent or written and not acknowledged first.
+        let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+        let lines = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut both = lines.filter(|w| w[3] != LISTEN && (w[1].ends_with(&port) || w[2].ends_with(&port)));
+        Ok(both.all(|w| w[4].starts_with("00000000:")))
+    })
+}
+
 /// What both ends say after the restore.
 fn goodbye(t: &T, mode: &str, peer: &mut Peer) -> TestResult {
     match mode {
@@ -165,6 +182,9 @@ fn end(t: &T, restored: &mut Proc) -> TestResult {
 fn talk(t: &T, mode: &str, ip: &str, pid: &str, held: Until) -> TestResult {
     need_repair(t)?;
     let (mut victim, mut peer) = connected(t, mode, ip, true)?;
+    if held == Until::Killed {
+        all_acknowledged(t, &peer)?;
+    }
     save(t, &mut victim, held)?;
     if mode == "gap" {
         // Nobody has the connection; still this is not answered by a reset.
