@@ -37,6 +37,8 @@ pub struct Options {
 }
 
 fn main() -> Result<()> {
+    // What a killed supervisor leaves behind is reaped here.
+    nix::sys::prctl::set_child_subreaper(true)?;
     let options = Options::parse();
     let dir = tempfile::Builder::new()
         .prefix("ckpt-bench-")

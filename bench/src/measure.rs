@@ -5,6 +5,9 @@ use crate::report::Row;
 use crate::victim::{Heart, Running, Tools, now_ns};
 use crate::workloads::Workload;
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -245,6 +248,16 @@ fn children(pid: u32) -> Vec<u32> {
     children.split_whitespace().filter_map(|c| c.parse().ok()).collect()
 }
 
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut all = children(pid);
+    let mut at = 0;
+    while let Some(pid) = all.get(at) {
+        all.extend(children(*pid));
+        at += 1;
+    }
+    all
+}
+
 /// PSS of a process and of all below it.
 fn memory_below(pid: u32) -> u64 {
     let below: u64 = children(pid).into_iter().map(memory_below).sum();
@@ -256,12 +269,19 @@ struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // A supervisor takes the program with it, but not at once; and its id is in use until it is reaped.
-        let below = children(self.0.id());
+        // The program may outlive a supervisor that is killed; and its id is in use until it is reaped.
+        let below = descendants(self.0.id());
         let _ = self.0.kill();
         let _ = self.0.wait();
-        let patience = Instant::now() + Duration::from_secs(10);
-        let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+        for pid in &below {
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+        let patience = Instant::now() + Duration::from_millis(300);
+        // They are ours now (PR_SET_CHILD_SUBREAPER): the init of some containers reaps but now and then.
+        let is_there = |pid: &u32| {
+            let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
+            Path::new(&format!("/proc/{pid}")).exists()
+        };
         while below.iter().any(is_there) && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(1));
         }
