@@ -69,7 +69,7 @@ fn through(t: &T, start: Start, modes: &[&str]) -> TestResult {
     for mode in modes {
         let mut all = procfs::descendants(front.pid());
         all.push(front.pid());
-        t.dump(root).kill().ok()?;
+        dump(t, root, true)?;
         front.expect_signal(SIGKILL)?;
         t.wait_gone(&all)?;
         ensure!(!t.path("result").exists(), "it was over already");
@@ -97,8 +97,21 @@ fn running(t: &T, front: &mut Proc) -> anyhow::Result<i32> {
 /// A dump that it does not notice.
 fn unharmed(t: &T, start: Start) -> TestResult {
     let mut root = begin(t, start)?;
-    t.dump(root.pid()).ok()?;
+    dump(t, root.pid(), false)?;
     finish(t, &mut root)
+}
+
+/// Unread events of inotify are refused, with the remedy to try again: a moment later they have been read.
+fn dump(t: &T, root: i32, kill: bool) -> TestResult {
+    t.wait_for("a moment at which a dump is possible", || {
+        let dump = t.dump(root);
+        let dumped = if kill { dump.kill() } else { dump }.run()?;
+        match dumped.code {
+            Some(0) => Ok(Some(())),
+            Some(5) if dumped.stderr.contains("bytes of events wait to be read") => Ok(None),
+            code => bail!("ckpt-dump: exit status {code:?}\n{}", dumped.stderr),
+        }
+    })
 }
 
 fn source(name: &str) -> PathBuf {
