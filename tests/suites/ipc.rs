@@ -121,9 +121,12 @@ fn failed_restore(t: &T) -> TestResult {
         t.restore("saved.ckpt").pid(mode).args(["--chdir", "/nonexistent"]).refused(&["/nonexistent"])?;
         for (list, column, id) in [("shm", 1, 1), ("sem", 1, 3), ("msg", 1, 5)] {
             let id = ids.split(' ').nth(id).unwrap_or("?");
-            let text = std::fs::read_to_string(format!("/proc/sysvipc/{list}"))?;
-            let mut found = text.lines().filter_map(|l| l.split_whitespace().nth(column));
-            ensure!(!found.any(|i| i == id), "{mode}: the {list} with id {id} is left");
+            // The tracer removes it, when the process in front may have ended already.
+            t.wait_until(&format!("the end of the {list} with id {id}, mode {mode}"), || {
+                let text = std::fs::read_to_string(format!("/proc/sysvipc/{list}"))?;
+                let mut found = text.lines().filter_map(|l| l.split_whitespace().nth(column));
+                Ok(!found.any(|i| i == id))
+            })?;
         }
     }
     verify(t, t.restore("saved.ckpt").start()?)
