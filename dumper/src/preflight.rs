@@ -48,8 +48,8 @@ pub fn check(pid: i32) -> Result<String> {
 #[must_use]
 pub fn own_memory(pid: i32) -> u64 {
     let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = |key| proc::field(&status, key)?.split_whitespace().next()?.parse::<u64>().ok();
-    1024 * (kib("RssAnon").unwrap_or(0) + kib("RssShmem").unwrap_or(0))
+    let size = |key| proc::size(&status, key).unwrap_or(0);
+    size("RssAnon") + size("RssShmem")
 }
 
 /// Zombie or dead; a leader that has exited before its other threads is shown as a zombie, too.

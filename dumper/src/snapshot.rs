@@ -84,19 +84,15 @@ fn memory_obstacle(facts: &Facts) -> Option<Obstacle> {
     Some(Obstacle::new(pid, what, "dump without --snapshot, or make room"))
 }
 
-fn kilobytes(text: &str, key: &str) -> Option<u64> {
-    proc::field(text, key)?.split_whitespace().next()?.parse::<u64>().ok().map(|n| n * 1024)
-}
-
 fn free_memory() -> Option<u64> {
     let text = proc::read("/proc/meminfo").ok()?;
-    Some(kilobytes(&text, "MemAvailable")? + kilobytes(&text, "SwapFree").unwrap_or(0))
+    Some(proc::size(&text, "MemAvailable")? + proc::size(&text, "SwapFree").unwrap_or(0))
 }
 
 fn free_commit() -> Option<u64> {
     let strict = proc::read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
     let text = proc::read("/proc/meminfo").ok()?;
-    let (limit, used) = (kilobytes(&text, "CommitLimit")?, kilobytes(&text, "Committed_AS")?);
+    let (limit, used) = (proc::size(&text, "CommitLimit")?, proc::size(&text, "Committed_AS")?);
     strict.then(|| limit.saturating_sub(used))
 }
 

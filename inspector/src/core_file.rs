@@ -3,7 +3,7 @@
 
 use crate::space::{Piece, Space, What, in_chunks};
 use anyhow::{Context, Result};
-use ckpt_format::{Header, PAGE_SIZE, Vma};
+use ckpt_format::{PAGE_SIZE, Vma};
 use ckpt_reader::core_notes::StandardNote;
 use object::elf::{
     self as raw, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_CORE, EV_CURRENT, FileFlags, FileHeader64,
@@ -186,11 +186,4 @@ fn write_headers(out: &mut impl Write, segments: &[Segment<'_>], notes: u64, man
         out.write_all(&section)?;
     }
     Ok(())
-}
-
-/// Index of the task that is meant: by its id, else the root.
-pub fn task_index(header: &Header, pids: impl Iterator<Item = i32>, wanted: Option<i32>) -> Result<u32> {
-    let Some(pid) = wanted else { return Ok(header.root_task) };
-    let index = pids.into_iter().position(|p| p == pid);
-    Ok(index.with_context(|| format!("no task {pid} in this image"))? as u32)
 }

@@ -49,14 +49,14 @@ pub fn run(options: &Options) -> Result<bool> {
         true
     } else if let Some(range) = options.extract {
         extract::extract(
-            &mut space::Space::new(&file, &image, task(&image, options.task)?)?,
+            &mut space::Space::new(&file, &image, task(&image, options.task)?.1)?,
             range,
             &mut out,
         )?;
         true
     } else if let Some(least) = options.strings {
         extract::strings(
-            &mut space::Space::new(&file, &image, task(&image, options.task)?)?,
+            &mut space::Space::new(&file, &image, task(&image, options.task)?.1)?,
             least,
             &mut out,
         )?;
@@ -102,8 +102,7 @@ fn compare(old: &Path, (file, image): (&ImageFile, &Image), json: bool, out: &mu
 }
 
 fn write_core(file: &ImageFile, image: &Image, pid: Option<i32>, to: &Path) -> Result<()> {
-    let index = core_file::task_index(image.header, image.tasks.iter().map(|t| t.pid), pid)?;
-    let task = Image::get(image.tasks, index, "task")?;
+    let (index, task) = task(image, pid)?;
     let mut space = space::Space::new(file, image, task)?;
     let notes = core_notes(&View::from(image), index, image.header.command);
     let vdso = image.blob(space.mm.vdso_code)?;
@@ -113,7 +112,14 @@ fn write_core(file: &ImageFile, image: &Image, pid: Option<i32>, to: &Path) -> R
     Ok(())
 }
 
-fn task<'a>(image: &Image<'a>, pid: Option<i32>) -> Result<&'a Task> {
-    let index = core_file::task_index(image.header, image.tasks.iter().map(|t| t.pid), pid)?;
-    Ok(Image::get(image.tasks, index, "task")?)
+/// The task that is meant, and its index: by its id, else the root.
+fn task<'a>(image: &Image<'a>, wanted: Option<i32>) -> Result<(u32, &'a Task)> {
+    let index = match wanted {
+        None => image.header.root_task,
+        Some(pid) => {
+            let index = image.tasks.iter().position(|t| t.pid == pid);
+            index.with_context(|| format!("no task {pid} in this image"))? as u32
+        }
+    };
+    Ok((index, Image::get(image.tasks, index, "task")?))
 }

@@ -57,7 +57,7 @@ fn header(image: &Image) -> ImageInfo {
         stored_bytes: h.stored_bytes,
         program: image.text(h.program).into(),
         command: image.text(h.command).into(),
-        dumped: utc(h.time_realtime / 1_000_000_000),
+        dumped: words::Utc(h.time_realtime / 1_000_000_000).to_string(),
         time_realtime_ns: h.time_realtime,
         time_monotonic_ns: h.time_monotonic,
         time_boottime_ns: h.time_boottime,
@@ -271,28 +271,4 @@ fn lock(l: &Lock) -> LockInfo {
     };
     const F_WRLCK: u32 = 1;
     LockInfo { kind, exclusive: l.mode == F_WRLCK, start: l.start, len: l.len, object: l.object, pid: l.pid }
-}
-
-/// Seconds since the epoch as `YYYY-MM-DD hh:mm:ss UTC` (days to civil date, proleptic Gregorian).
-fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86400, seconds % 86400);
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn dates() {
-        assert_eq!(super::utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(super::utc(951_827_696), "2000-02-29 12:34:56 UTC");
-        assert_eq!(super::utc(1_795_217_945), "2026-11-20 23:39:05 UTC");
-    }
 }

@@ -4,6 +4,7 @@ use crate::ctx::Ctx;
 use crate::report::{Printable, print};
 use crate::sys::Fd;
 use ckpt_format::task::task_flags;
+use ckpt_format::words::Utc;
 use core::fmt;
 
 const OPTIONS: &str = "\
@@ -78,27 +79,6 @@ pub fn show(ctx: &Ctx) {
         print(Fd(1), format_args!("Not saved: {} (allowed as {})\n", blob(loss.text), blob(loss.kind)));
     }
     print(Fd(1), format_args!("\nUsage: {} [OPTIONS]\n\n{OPTIONS}", Printable(ctx.execfn)));
-}
-
-/// Seconds since the epoch as a date and time.
-struct Utc(u64);
-
-impl fmt::Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, secs) = (self.0 / 86400, self.0 % 86400);
-        // Days from March 1 of year 0, in eras of 400 years (Hinnant, "chrono-compatible low-level
-        // date algorithms", civil_from_days).
-        let z = days + 719_468;
-        let (era, doe) = (z / 146_097, z % 146_097);
-        let yoe = (doe - doe / 1460 + doe / 36524 - doe / 146_096) / 365;
-        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-        let mp = (5 * doy + 2) / 153;
-        let day = doy - (153 * mp + 2) / 5 + 1;
-        let month = if mp < 10 { mp + 3 } else { mp - 9 };
-        let year = yoe + era * 400 + u64::from(month <= 2);
-        let (h, m, s) = (secs / 3600, secs / 60 % 60, secs % 60);
-        write!(f, "{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC")
-    }
 }
 
 /// A number of bytes for people.

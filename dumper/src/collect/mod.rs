@@ -173,11 +173,9 @@ struct Aside {
 /// Where much must be seen: the kernel looks at every page for `smaps`.
 fn worth_a_thread(target: &Frozen) -> bool {
     const THREADS: usize = 32;
-    const RESIDENT_KIB: u64 = 8 << 10;
+    const RESIDENT: u64 = 8 << 20;
     let status = target.status(target.pid()).unwrap_or_default();
-    let resident =
-        proc::field(status, "VmRSS").and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
-    target.threads().len() > THREADS || resident.is_some_and(|kib| kib > RESIDENT_KIB)
+    target.threads().len() > THREADS || proc::size(status, "VmRSS").is_some_and(|bytes| bytes > RESIDENT)
 }
 
 /// Of a tree in which no system calls can be made: what else stands in the way.

@@ -85,6 +85,12 @@ pub fn field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
 
+/// Bytes of a `Key:   17 kB` line.
+#[must_use]
+pub fn size(text: &str, key: &str) -> Option<u64> {
+    field(text, key)?.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// As [`field`], a hexadecimal mask.
 #[must_use]
 pub fn hex_field(status: &str, key: &str) -> Option<u64> {

@@ -25,6 +25,7 @@ pub mod stub;
 pub mod sysv;
 pub mod task;
 pub mod thread;
+pub mod words;
 
 pub use blob::{Range, Span};
 pub use content::{Compression, Extent, extent_flags};
@@ -45,6 +46,12 @@ pub const NOTE_OWNER: &[u8; 5] = b"CKPT\0";
 /// What `e_ident[EI_PAD..]` (bytes 9 to 15) of an image holds, so that `binfmt_misc` and `file`
 /// can tell it from its first 16 bytes.
 pub const EI_PAD_MAGIC: [u8; 7] = *b"CKPT\0\0\x01";
+
+/// Whether a file that starts with these bytes says that it is an image.
+#[must_use]
+pub fn is_image(start: &[u8]) -> bool {
+    start.starts_with(b"\x7fELF") && start.get(9..16) == Some(&EI_PAD_MAGIC[..])
+}
 
 /// Version of the format. An image of a higher version is refused.
 pub const FORMAT_VERSION: u32 = 1;

@@ -4,7 +4,7 @@
 pub mod core_notes;
 
 use ckpt_format::content::{MAX_EXTENT, decompress};
-use ckpt_format::{EI_PAD_MAGIC, Extent, FormatError, Image, Meta, checksum};
+use ckpt_format::{Extent, FormatError, Image, Meta, checksum, is_image};
 use object::LittleEndian as Le;
 use object::elf::{FileHeader64, PT_NOTE, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -175,7 +175,7 @@ impl ImageFile {
 /// Offset and length of the PT_NOTE segment of an image.
 fn notes_at(head: &[u8]) -> Option<(u64, u64)> {
     let header = FileHeader64::<Le>::parse(head).ok()?;
-    if head.get(9..16) != Some(&EI_PAD_MAGIC[..]) {
+    if !is_image(head) {
         return None;
     }
     let phdrs: &[ProgramHeader64<Le>] = header.program_headers(Le, head).ok()?;

@@ -1,6 +1,7 @@
 //! The end of a stream that had been received: the kernel takes it from a packet only. So one is sent, from
 //! the address of the other end, to ourselves.
 
+use super::repair;
 use crate::report::{Error, Result};
 use crate::sys::{Errno, Fd, fd, object as os, socket as sys};
 
@@ -66,14 +67,10 @@ pub fn deliver(connection: Fd, end: &End) -> Result<()> {
 
 /// CLOSE_WAIT or later: it comes over the loopback, at once or nearly so.
 fn arrived(connection: Fd) -> bool {
-    const SOL_TCP: u32 = 6;
-    const TCP_INFO: u32 = 11;
     // CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING, TIME_WAIT.
-    const ENDED: [i32; 5] = [7, 8, 9, 11, 6];
+    const ENDED: [u32; 5] = [7, 8, 9, 11, 6];
     (0..500).any(|_| {
-        // The state is the first byte.
-        let state = sys::option_int(connection, SOL_TCP, TCP_INFO).map_or(0, |info| info & 0xff);
-        let ended = ENDED.contains(&state);
+        let ended = ENDED.contains(&repair::state(connection));
         if !ended {
             os::pause_ms(2);
         }

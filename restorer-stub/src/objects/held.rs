@@ -86,13 +86,11 @@ pub fn close_rest(o: &Maker) {
 
 /// A connection in repair mode has all that was written and received.
 pub fn is_as_saved(fd: Fd, r: &TcpRepair) -> bool {
-    const TCP_INFO: u32 = 11;
     let sequence = |queue| {
         repair::tcp(fd, repair::TCP_REPAIR_QUEUE, queue)?;
         sys::option_int(fd, repair::SOL_TCP, repair::TCP_QUEUE_SEQ).map(i32::cast_unsigned)
     };
-    let state = sys::option_int(fd, repair::SOL_TCP, TCP_INFO).map_or(0, |info| info & 0xff);
     let both = (sequence(repair::RECEIVED), sequence(repair::SENT));
     let _ = repair::tcp(fd, repair::TCP_REPAIR_QUEUE, repair::NO_QUEUE);
-    state.cast_unsigned() == r.state && both == (Ok(r.received), Ok(r.written))
+    repair::state(fd) == r.state && both == (Ok(r.received), Ok(r.written))
 }

@@ -126,6 +126,13 @@ pub fn tcp(fd: Fd, name: u32, value: i32) -> crate::sys::Result<()> {
     sys::set_option_int(fd, SOL_TCP, name, value)
 }
 
+/// include/net/tcp_states.h; 0 where it cannot be asked.
+pub fn state(fd: Fd) -> u32 {
+    const TCP_INFO: u32 = 11;
+    // The first byte of `struct tcp_info`.
+    sys::option_int(fd, SOL_TCP, TCP_INFO).map_or(0, |info| (info & 0xff).cast_unsigned())
+}
+
 /// Sizes above net.core.{r,w}mem_max, too. (The kernel doubles them.)
 fn force(fd: Fd, name: u32, bytes: u32) {
     let _ = sys::set_option_int(fd, sys::SOL_SOCKET, name, i32::try_from(bytes).unwrap_or(i32::MAX / 2));

@@ -112,18 +112,19 @@ pub fn option_int(fd: Fd, level: u32, name: u32) -> Result<i32> {
 /// Most descriptors in one message (SCM_MAX_FD).
 pub const MAX_CARRIED: usize = 253;
 
+/// `struct cmsghdr` and the descriptors.
+#[repr(C, align(8))]
+struct Control {
+    len: usize,
+    level: u32,
+    kind: u32,
+    fds: [i32; MAX_CARRIED + 1],
+}
+
 /// sendmsg(2) without waiting and without SIGPIPE, with descriptors (SCM_RIGHTS); an empty address for
 /// a connected socket.
 pub fn send_with(fd: Fd, bytes: &[u8], addr: &[u8], carried: &[i32]) -> Result<usize> {
     const SCM_RIGHTS: u32 = 1;
-    /// `struct cmsghdr` and the descriptors.
-    #[repr(C, align(8))]
-    struct Control {
-        len: usize,
-        level: u32,
-        kind: u32,
-        fds: [i32; MAX_CARRIED + 1],
-    }
     let head = core::mem::offset_of!(Control, fds);
     let len = head + size_of_val(carried);
     let mut control = Control { len, level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [0; MAX_CARRIED + 1] };
@@ -167,14 +168,6 @@ pub fn peek_descriptor(fd: Fd) -> Result<Fd> {
 /// Waits for a message with descriptors: how many (close-on-exec) are in `into` now; `None` at the end.
 pub fn receive_descriptors(fd: Fd, into: &mut [i32; MAX_CARRIED]) -> Result<Option<usize>> {
     const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
-    /// `struct cmsghdr` and the descriptors.
-    #[repr(C, align(8))]
-    struct Control {
-        len: usize,
-        level: u32,
-        kind: u32,
-        fds: [i32; MAX_CARRIED + 1],
-    }
     let mut control = Control { len: 0, level: 0, kind: 0, fds: [0; MAX_CARRIED + 1] };
     let mut byte = 0u8;
     let iov = [&raw mut byte as usize, 1];

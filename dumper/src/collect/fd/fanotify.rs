@@ -1,13 +1,12 @@
 //! fanotify groups: fdinfo tells what they were made with and their marks, [`super::find_inode`] the paths.
 
-use super::find_inode::{self, Mount, Wanted};
-use super::inotify::{Place, hex};
+use super::find_inode::{self, Mount, Place, Wanted};
+use super::inotify::hex;
 use super::{Context, Description, Detail, FdInfo, Probe};
 use crate::sys;
 use anyhow::{Context as _, Result};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FanotifyFacts {
@@ -40,7 +39,7 @@ pub enum On {
     FileSystem(u64),
 }
 
-/// Places are found by [`resolve`], when all descriptions are known.
+/// Places are found by [`find_inode::resolve`] and [`resolve_mounts`], when all descriptions are known.
 pub fn collect(cx: &mut Context<'_>, probe: &Probe) -> Result<Detail> {
     let waiting = sys::fd::readable_bytes(cx.duplicate(probe)?.as_fd()).context("FIONREAD")?;
     Ok(Detail::Fanotify(FanotifyFacts { waiting, ..facts(&probe.info) }))
@@ -90,43 +89,23 @@ fn mark(fields: &HashMap<&str, &str>) -> Option<Mark> {
     Some(Mark { on, flags: number("mflags")? as u32, mask, ignored, place: Place::Unknown })
 }
 
-/// Finds what is marked, for all groups at once: `search` are directories that the user named.
-pub fn resolve(pids: &[i32], descriptions: &mut [Description], search: &[PathBuf]) {
+/// Finds the mounts and file systems that are marked.
+pub fn resolve_mounts(pids: &[i32], descriptions: &mut [Description]) {
     let is_group = |d: &Description| matches!(d.detail, Detail::Fanotify(_));
     if !descriptions.iter().any(is_group) {
         return;
     }
-    let unnamed = find_inode::unnamed(descriptions);
     let mounts = pids.first().map(|pid| find_inode::mounts(*pid)).unwrap_or_default();
-    let mut wanted: Vec<Wanted> = Vec::new();
-    each_mark(descriptions, |m| match &m.on {
-        On::Inode(w) => match unnamed.get(&(find_inode::user_device(w.device), w.ino)) {
-            Some(index) => m.place = Place::Open(*index),
-            None => wanted.push(w.clone()),
-        },
-        On::Mount(id) => m.place = mounted(&mounts, |x| x.id == *id),
-        On::FileSystem(device) => {
-            m.place = mounted(&mounts, |x| x.device == find_inode::user_device(*device));
-        }
-    });
-    if wanted.is_empty() {
-        return;
-    }
-    let links: Vec<&[u8]> = descriptions.iter().map(|d| d.link.as_slice()).collect();
-    let found = find_inode::find(pids, &links, wanted, search);
-    each_mark(descriptions, |m| {
-        if let (On::Inode(w), Place::Unknown) = (&m.on, &m.place)
-            && let Some((stat, path)) = found.get(&(w.device, w.ino))
-        {
-            m.place = Place::Path(*stat, path.clone());
-        }
-    });
-}
-
-fn each_mark(descriptions: &mut [Description], mut f: impl FnMut(&mut Mark)) {
     for d in descriptions {
-        if let Detail::Fanotify(facts) = &mut d.detail {
-            facts.marks.iter_mut().for_each(&mut f);
+        let Detail::Fanotify(facts) = &mut d.detail else { continue };
+        for m in &mut facts.marks {
+            match m.on {
+                On::Inode(_) => {}
+                On::Mount(id) => m.place = mounted(&mounts, |x| x.id == id),
+                On::FileSystem(device) => {
+                    m.place = mounted(&mounts, |x| x.device == find_inode::user_device(device));
+                }
+            }
         }
     }
 }

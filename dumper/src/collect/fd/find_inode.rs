@@ -4,6 +4,7 @@
 //! stat(2) each; the kernel's own answer (open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH); then a walk
 //! through directories, near ones first, that is given up after a while: the processes are stopped meanwhile.
 
+use super::fanotify::On;
 use super::{Description, Detail, FdInfo, FileStat};
 use crate::sys;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -16,16 +17,27 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// An inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// As the kernel writes it: major << 20 | minor.
     pub device: u64,
     pub ino: u64,
+    /// `struct file_handle`: type and bytes.
     pub handle: Option<(i32, Vec<u8>)>,
 }
 
+/// Where what is watched can be found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    #[default]
+    Unknown,
+    Path(FileStat, Vec<u8>),
+    /// Only a description (index) leads to it.
+    Open(usize),
+}
+
 /// What was found, by device (as the kernel writes it) and inode.
-pub type Found = HashMap<(u64, u64), (FileStat, Vec<u8>)>;
+type Found = HashMap<(u64, u64), (FileStat, Vec<u8>)>;
 
 /// How long directories are walked through that nobody named.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -42,8 +54,46 @@ struct Search {
     found: Found,
 }
 
+/// Finds what is watched or marked, for all instances and groups at once: `search` are directories that the user
+/// named.
+pub fn resolve(pids: &[i32], descriptions: &mut [Description], search: &[PathBuf]) {
+    // By what is open without a name; then by path.
+    let unnamed = unnamed(descriptions);
+    let mut wanted: Vec<Wanted> = Vec::new();
+    each_place(descriptions, |w, place| match unnamed.get(&(user_device(w.device), w.ino)) {
+        Some(index) => *place = Place::Open(*index),
+        None => wanted.push(w.clone()),
+    });
+    if wanted.is_empty() {
+        return;
+    }
+    let links: Vec<&[u8]> = descriptions.iter().map(|d| d.link.as_slice()).collect();
+    let found = find(pids, &links, wanted, search);
+    each_place(descriptions, |w, place| {
+        if *place == Place::Unknown
+            && let Some((stat, path)) = found.get(&(w.device, w.ino))
+        {
+            *place = Place::Path(*stat, path.clone());
+        }
+    });
+}
+
+fn each_place(descriptions: &mut [Description], mut f: impl FnMut(&Wanted, &mut Place)) {
+    for d in descriptions {
+        match &mut d.detail {
+            Detail::Inotify(facts) => facts.watches.iter_mut().for_each(|w| f(&w.on, &mut w.place)),
+            Detail::Fanotify(facts) => facts.marks.iter_mut().for_each(|m| {
+                if let On::Inode(w) = &m.on {
+                    f(w, &mut m.place);
+                }
+            }),
+            _ => {}
+        }
+    }
+}
+
 /// Finds as many as possible.
-pub fn find(pids: &[i32], links: &[&[u8]], wanted: Vec<Wanted>, named: &[PathBuf]) -> Found {
+fn find(pids: &[i32], links: &[&[u8]], wanted: Vec<Wanted>, named: &[PathBuf]) -> Found {
     let wanted = wanted.into_iter().map(|w| ((user_device(w.device), w.ino), w)).collect();
     let mut search = Search { wanted, found: Found::new() };
     let mut near: Vec<PathBuf> = named.to_vec();
@@ -198,7 +248,7 @@ impl Mount {
 }
 
 /// Inodes (device and number) that are open without a name: which description has each.
-pub fn unnamed(descriptions: &[Description]) -> HashMap<(u64, u64), usize> {
+fn unnamed(descriptions: &[Description]) -> HashMap<(u64, u64), usize> {
     let nameless = |d: &Description| d.link.ends_with(b" (deleted)") || matches!(d.detail, Detail::Memfd(_));
     let found = descriptions.iter().enumerate().filter(|(_, d)| nameless(d));
     found.map(|(i, d)| ((d.stat.dev, d.stat.ino), i)).collect()

@@ -336,8 +336,8 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf], connections: repair::
         }
     }
     event::seen_edges(&cx, &mut descriptions);
-    inotify::resolve(&inside, &mut descriptions, search);
-    fanotify::resolve(&inside, &mut descriptions, search);
+    find_inode::resolve(&inside, &mut descriptions, search);
+    fanotify::resolve_mounts(&inside, &mut descriptions);
     pty::resolve(&mut descriptions);
     pty::contents(&cx, &mut descriptions)?;
     let Context { files, doubtful, .. } = cx;

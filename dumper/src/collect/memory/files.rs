@@ -3,7 +3,6 @@
 use super::smaps::Entry;
 use crate::collect::fd::FileStat;
 use crate::sys;
-use ckpt_format::EI_PAD_MAGIC;
 use object::Object;
 use object::read::{ReadCache, elf::ElfFile64};
 use std::collections::HashMap;
@@ -240,7 +239,7 @@ fn data_runs(file: &File, size: u64) -> Vec<(u64, u64)> {
 
 fn is_image(file: &File) -> bool {
     let mut start = [0; 16];
-    file.read_exact_at(&mut start, 0).is_ok() && start[..4] == *b"\x7fELF" && start[9..] == EI_PAD_MAGIC
+    file.read_exact_at(&mut start, 0).is_ok() && ckpt_format::is_image(&start)
 }
 
 fn build_id(file: &File) -> Vec<u8> {

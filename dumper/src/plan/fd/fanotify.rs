@@ -3,8 +3,8 @@
 use super::{Planner, inotify, pid_of, regular};
 use crate::collect::fd::Description;
 use crate::collect::fd::fanotify::{FanotifyFacts, Mark, On};
+use crate::collect::fd::find_inode::Place;
 use crate::collect::fd::find_inode::user_device;
-use crate::collect::fd::inotify::Place;
 use ckpt_format::fd::fanotify::{Fanotify, FanotifyMark, fanotify_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
 use zerocopy::IntoBytes;

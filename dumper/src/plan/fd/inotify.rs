@@ -1,7 +1,8 @@
 //! inotify instances.
 
 use super::{Planner, regular};
-use crate::collect::fd::inotify::{InotifyFacts, Place};
+use crate::collect::fd::find_inode::Place;
+use crate::collect::fd::inotify::InotifyFacts;
 use crate::collect::fd::{Description, Detail};
 use ckpt_format::fd::inotify::{Inotify, InotifyWatch, inotify_flags};
 use ckpt_format::{NONE, Object, ObjectKind};
@@ -44,9 +45,9 @@ pub fn inotify(p: &mut Planner<'_>, d: &Description, facts: &InotifyFacts) -> Ob
                     "{}: watch {} is on inode {} of device {}:{}, whose path was not found",
                     p.name(d),
                     w.wd,
-                    w.ino,
-                    w.device >> 20,
-                    w.device & 0xf_ffff
+                    w.on.ino,
+                    w.on.device >> 20,
+                    w.on.device & 0xf_ffff
                 );
                 p.refuse(d, what, REMEDY);
                 continue;
