@@ -132,7 +132,6 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
             break;
         }
         crate::failpoint::hit("after-seize")?;
-        let traced: Vec<i32> = stopped.keys().copied().chain(fresh.iter().map(Tracee::tid)).collect();
         let mut fresh = fresh.into_iter();
         loop {
             // A few at a time: `stopped` at once repairs what the stop did to the thread's system call,
@@ -144,7 +143,7 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
             some.iter().for_each(Tracee::interrupt);
             for tracee in some {
                 let tid = tracee.tid();
-                match stop(tracee, &traced)? {
+                match stop(tracee)? {
                     Outcome::Stopped(tracee) => drop(stopped.insert(tid, tracee)),
                     Outcome::Gone => {}
                     Outcome::Busy(tracee) => busy.push(tracee),
@@ -165,10 +164,11 @@ pub fn freeze(pid: i32, seized: &mut Seized) -> Result<Threads> {
     Ok(Threads { obstacles, stopped: leader_first(pid, stopped) })
 }
 
-/// Waits for the stop of a thread. Meanwhile it notes which others of ours end: a thread that calls
-/// execve first kills all others and waits until their tracer knows (`de_thread` in fs/exec.c). And
-/// it asks again: of a thread in execve the first request can get lost (seen on 6.18).
-fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
+/// Waits for the stop of a thread. Meanwhile it notes which others end: a thread that calls execve first
+/// kills all others, also those that it has only just made and that we trace from birth, and waits until
+/// their tracer knows (`de_thread` in fs/exec.c). And it asks again: of a thread in execve the first
+/// request can get lost (seen on 6.18).
+fn stop(mut tracee: Tracee<Running>) -> Result<Outcome> {
     const SLICE: Duration = Duration::from_millis(5);
     const SLICES_PER_REQUEST: u32 = 20;
     let deadline = Instant::now() + PATIENCE;
@@ -176,7 +176,7 @@ fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
     for slice in 1.. {
         match tracee.stopped(deadline.min(Instant::now() + SLICE))? {
             Outcome::Busy(busy) if Instant::now() < deadline => {
-                traced.iter().filter(|other| **other != tid).for_each(|other| wait::reap(*other));
+                reap_others(busy.pid(), tid);
                 // One that has just stopped must not find another request when it goes on.
                 if slice % SLICES_PER_REQUEST == 0 && state(tid).is_some_and(|s| s != b't') {
                     busy.interrupt();
@@ -187,6 +187,12 @@ fn stop(mut tracee: Tracee<Running>, traced: &[i32]) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Busy(tracee))
+}
+
+/// Takes note of the end of any thread of ours in that process but `tid`.
+pub fn reap_others(pid: i32, tid: i32) {
+    let others = list(pid).unwrap_or_default();
+    others.into_iter().filter(|other| *other != tid).for_each(wait::reap);
 }
 
 /// State letter of a thread.
@@ -233,8 +239,7 @@ fn nudge_out(
             }
             *nudges -= 1;
             running.interrupt();
-            let traced: Vec<i32> = stopped.keys().copied().collect();
-            match stop(running, &traced)? {
+            match stop(running)? {
                 Outcome::Stopped(tracee) => drop(stopped.insert(*tid, tracee)),
                 Outcome::Gone => {}
                 Outcome::Busy(tracee) => busy.push(tracee),

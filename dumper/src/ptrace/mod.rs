@@ -11,6 +11,7 @@ mod remote;
 pub mod restart;
 mod tracee;
 mod tree;
+mod undertaker;
 mod wait;
 
 pub use copy::MemoryCopy;

@@ -8,6 +8,7 @@ pub use inject::quiet_signals;
 use super::raw::{self, Resume};
 use super::remote::{Call, Site};
 use super::restart;
+use super::undertaker;
 use super::wait::{self, Event, Stop};
 use super::{RemoteAddr, RemoteMemory};
 use crate::error::Failure;
@@ -87,6 +88,11 @@ impl<S: State> Drop for Tracee<S> {
 
 impl<S: State> Tracee<S> {
     #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    #[must_use]
     pub fn tid(&self) -> i32 {
         self.tid
     }
@@ -153,7 +159,7 @@ impl Tracee<Running> {
     /// # Errors
     /// As ptrace(2), PTRACE_SEIZE.
     pub fn seize(pid: i32, tid: i32, follow: bool) -> io::Result<Self> {
-        raw::seize(tid, follow)?;
+        undertaker::attaching(pid, || raw::seize(tid, follow))?;
         Ok(Self { pid, tid, state: Some(Box::new(Running)) })
     }
 

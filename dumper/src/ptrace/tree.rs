@@ -5,6 +5,7 @@ use super::frozen::Frozen;
 use super::gadget::Gadgets;
 use super::remote::RemoteMemory;
 use super::tracee::{Tracee, take_newborn};
+use super::undertaker::Undertaker;
 use crate::collect::children::Children;
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
@@ -68,6 +69,7 @@ impl FrozenTree {
         // While it still runs. If we may not, seizing it says so better.
         let maps = proc::read(&format!("/proc/{root}/maps")).unwrap_or_default();
         let gadgets = RemoteMemory::open(root).ok().and_then(|m| Gadgets::find(&m, &maps));
+        let undertaker = Undertaker::start();
         let since = Instant::now();
         let mut seized = Seized::new(whole);
         let root_frozen = Frozen::stop(root, &mut seized, gadgets)?;
@@ -77,6 +79,7 @@ impl FrozenTree {
             tree.descend(&mut seized)?;
         }
         tree.let_go_of_strangers(seized);
+        drop(undertaker);
         crate::report::lap("stopped");
         failpoint::hit("after-freeze")?;
         tree.prepare()?;
