@@ -1,8 +1,11 @@
 //! The command line.
 
 use crate::target::Target;
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Writes a running process, and all processes below it, into one executable file that goes on from there.
 ///
@@ -19,6 +22,7 @@ use std::path::{Path, PathBuf};
         ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
         ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
         ckpt-dump 4242 --check                 only tell what could not be saved\n  \
+        ckpt-dump 4242 -o job.ckpt --every 10m --keep 3     ... until it ends: job.ckpt, job.ckpt.1, job.ckpt.2\n  \
         ckpt-dump 4242 -o - | ssh host 'cat > x.ckpt; chmod +x x.ckpt; ./x.ckpt'",
     after_long_help = long_help()
 )]
@@ -67,6 +71,21 @@ pub struct Cli {
     /// can (XFS, Btrfs; both in one). The new image needs nothing of it afterwards, and may replace it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["compress", "check"])]
     pub parent: Option<PathBuf>,
+
+    /// Dump again and again, so often (30s, 10m, 1h30m), until the process ends or ckpt-dump is told to (SIGINT,
+    /// SIGTERM). A dump that fails is tried again the next time, unless it is the first
+    #[arg(long, value_name = "TIME", value_parser = interval, conflicts_with_all = ["check"])]
+    pub every: Option<Duration>,
+
+    /// Dump whenever this signal (USR1, TERM ...) is sent to ckpt-dump, which waits for it. With --kill or
+    /// --leave-stopped that dump is the last. Repeat it for more signals; with --every for both
+    #[arg(long, value_name = "SIGNAL", value_parser = signal, conflicts_with_all = ["check"])]
+    pub on_signal: Vec<i32>,
+
+    /// Keep so many images: FILE is the newest, FILE.1 the one before, and so on
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, hide_default_value = true,
+        value_parser = clap::value_parser!(u32).range(1..=10_000), conflicts_with = "check")]
+    pub keep: u32,
 
     /// Wait until the image is safe on the disk (as it always is with --kill, or when it replaces a file),
     /// not only complete
@@ -119,6 +138,35 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// What clap cannot see: that no option needs another kind of output, or time, than is given.
+    ///
+    /// # Errors
+    /// As clap's.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        let conflict = |text: &str| Cli::command().error(ErrorKind::ArgumentConflict, text);
+        if self.to_stdout() && (self.repeats() || self.keep > 1) {
+            return Err(conflict("-o - is for one image: --every, --on-signal and --keep need a file"));
+        }
+        if self.every.is_some() && self.on_signal.is_empty() && (self.kill || self.leave_stopped) {
+            return Err(conflict(
+                "with --every the process runs on; --kill and --leave-stopped are for the dumps that --on-signal asks for",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The image goes to standard output.
+    #[must_use]
+    pub fn to_stdout(&self) -> bool {
+        self.output.as_deref() == Some(Path::new("-"))
+    }
+
+    /// Not one dump, at once.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        self.every.is_some() || !self.on_signal.is_empty()
+    }
+
     /// The process that is meant.
     #[must_use]
     pub fn target(&self) -> Target<'_> {
@@ -148,13 +196,31 @@ fn allow_kind(text: &str) -> Result<String, String> {
     Err(format!("the kinds are: {}", known.join(", ")))
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|e| format!("{e} (examples: 30s, 10m, 1h30m)"))?;
+    if time < Duration::from_secs(1) { Err("at least 1s".into()) } else { Ok(time) }
+}
+
+fn signal(text: &str) -> Result<i32, String> {
+    let name = text.to_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    let signal = text.parse().ok().and_then(|n: i32| Signal::try_from(n).ok()).or_else(|| name.parse().ok());
+    match signal {
+        None => Err("not a signal; `kill -l` lists them".into()),
+        Some(Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGCHLD) => Err("cannot be waited for".into()),
+        Some(signal) => Ok(signal as i32),
+    }
+}
+
 fn long_help() -> String {
     let mut text = String::from("Kinds of loss that --allow accepts:\n");
     for (kind, loss) in crate::plan::ALLOW_KINDS {
         text.push_str(&format!("  {kind:<16} {loss}\n"));
     }
     text.push_str(
-        "\nExit status:\n  \
+        "\nWith --every or --on-signal the exit status is 0 when the process has ended, or ckpt-dump was told to, and the\n\
+         last dump was good; 3 when it has ended before any dump.\n\
+         \nExit status:\n  \
          0  done\n  \
          1  an error not listed here, or interrupted by a signal\n  \
          2  wrong usage\n  \
@@ -170,6 +236,7 @@ fn long_help() -> String {
          ckpt-dump 4242 -o saved.ckpt           save it, let it run on\n  \
          ckpt-dump 4242 -o saved.ckpt --kill    save it, then end it\n  \
          ckpt-dump 4242 --check                 only tell what could not be saved\n  \
+         ckpt-dump 4242 -o job.ckpt --every 10m --keep 3     ... until it ends: job.ckpt, job.ckpt.1, job.ckpt.2\n  \
          ckpt-dump 4242 -o - | ssh host 'cat > x.ckpt; chmod +x x.ckpt; ./x.ckpt'",
     );
     text

@@ -9,7 +9,7 @@ use crate::ptrace::{Fate, FrozenTree};
 use crate::snapshot::{self, Snapshot};
 use crate::sys::signals;
 use crate::sys::tcp::Hold;
-use crate::{failpoint, farewell, preflight, report};
+use crate::{failpoint, farewell, keep, preflight, report};
 use anyhow::{Context, Result, anyhow, bail};
 use ckpt_reader::ImageFile;
 use elf_writer::stub::Stub;
@@ -38,6 +38,8 @@ pub struct Request<'a> {
     /// An earlier image of it, with which the new one shares what is equal.
     pub parent: Option<&'a Path>,
     pub options: Options,
+    /// How many images of that name there are afterwards, at most.
+    pub keep: u32,
     /// How long TCP connections to the outside are held after the end of the processes.
     pub tcp_hold: Duration,
 }
@@ -222,7 +224,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let summary = if request.fate == Fate::Kill
         && let Some(frozen) = frozen
     {
-        let summary = commit(image, request.output, true)?;
+        let summary = commit(image, request, true)?;
         let outside = farewell::silence(&mut facts)?;
         let inside = farewell::hold(&frozen, &facts);
         outcome.pause = frozen.end(Fate::Kill)?;
@@ -233,7 +235,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         if let Some(frozen) = frozen {
             outcome.pause = frozen.end(request.fate)?;
         }
-        commit(image, request.output, request.sync)?
+        commit(image, request, request.sync)?
     };
     report::lap("image named");
     outcome.image_bytes = summary.image_size;
@@ -321,10 +323,10 @@ fn write(
     }
 }
 
-fn commit(mut image: PendingImage, output: Option<Output<'_>>, sync: bool) -> Result<elf_writer::Summary> {
-    let path = output.map_or_else(PathBuf::new, |o| o.place());
+fn commit(mut image: PendingImage, request: &Request<'_>, sync: bool) -> Result<elf_writer::Summary> {
+    let path = request.output.map_or_else(PathBuf::new, |o| o.place());
     let failed = |e| output_error(&path, e);
-    if let Some(Output::Stdout) = output {
+    if let Some(Output::Stdout) = request.output {
         failpoint::hit("before-rename")?;
         return stream_out(&image).map(|()| image.summary());
     }
@@ -334,6 +336,7 @@ fn commit(mut image: PendingImage, output: Option<Output<'_>>, sync: bool) -> Re
         image.sync().map_err(failed)?;
     }
     failpoint::hit("before-rename")?;
+    keep::age(&path, request.keep)?;
     image.commit().map_err(failed)
 }
 

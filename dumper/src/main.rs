@@ -5,6 +5,7 @@ use ckpt_dump::dump::{self, Outcome, Output, Refusal, Request};
 use ckpt_dump::error::exit_code;
 use ckpt_dump::plan::{ALLOW_KINDS, Options, TcpPolicy};
 use ckpt_dump::ptrace::Fate;
+use ckpt_dump::schedule::{Next, Schedule};
 use ckpt_dump::sys::signals;
 use ckpt_dump::{report, target};
 use clap::Parser;
@@ -18,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() {
     let cli = Cli::parse();
+    cli.check().unwrap_or_else(|error| error.exit());
     report::set_verbosity(cli.verbose);
+    cli.on_signal.iter().for_each(|signal| signals::dump_on(*signal));
     signals::block();
     std::process::exit(run(&cli));
 }
@@ -33,14 +36,15 @@ fn run(cli: &Cli) -> i32 {
         ));
         return 6;
     }
-    if cli.output.as_deref() == Some(Path::new("-")) && std::io::stdout().is_terminal() {
+    if cli.to_stdout() && std::io::stdout().is_terminal() {
         report::error(
             "an image is not for a terminal: redirect standard output (-o - > FILE, or into a pipe)",
         );
         return 2;
     }
     let status = match target::resolve(cli.target()) {
-        Ok(pid) => dump(cli, pid),
+        Ok(pid) if cli.repeats() => repeat(cli, pid),
+        Ok(pid) => dump(cli, pid, fate(cli)),
         Err(error) => failed(cli, None, &error),
     };
     report::log("end", &format!("exit status {status}"));
@@ -53,7 +57,7 @@ fn output(path: &Path) -> Output<'_> {
 
 /// The result, for people or programs: not where the image goes.
 fn tell(cli: &Cli, text: &str) {
-    if cli.output.as_deref().map(output).is_some_and(|o| matches!(o, Output::Stdout)) {
+    if cli.to_stdout() {
         eprintln!("{text}");
     } else {
         println!("{text}");
@@ -71,15 +75,63 @@ fn failed(cli: &Cli, pid: Option<i32>, error: &anyhow::Error) -> i32 {
     status
 }
 
-fn dump(cli: &Cli, pid: i32) -> i32 {
+fn fate(cli: &Cli) -> Fate {
+    match (cli.kill, cli.leave_stopped) {
+        (true, _) => Fate::Kill,
+        (_, true) => Fate::Stop,
+        _ => Fate::Run,
+    }
+}
+
+/// `--every`, `--on-signal`.
+fn repeat(cli: &Cli, pid: i32) -> i32 {
+    let say = |text: &str| {
+        report::log("info", text);
+        if !cli.quiet && !cli.json {
+            eprintln!("ckpt-dump: {text}");
+        }
+    };
+    let mut schedule = match Schedule::new(pid, cli.every) {
+        Ok(schedule) => schedule,
+        Err(error) => return failed(cli, Some(pid), &error),
+    };
+    if cli.every.is_none() {
+        say(&format!("waiting for a signal to dump PID {pid} (my PID: {})", std::process::id()));
+    }
+    let mut last = None;
+    loop {
+        let next = match schedule.next() {
+            Ok(next) => next,
+            Err(error) => return failed(cli, Some(pid), &error),
+        };
+        let fate = match next {
+            Next::Due => Fate::Run,
+            Next::Asked(_) => fate(cli),
+            Next::Ended => {
+                say(&format!("PID {pid} has ended{}", if last.is_none() { " before any dump" } else { "" }));
+                return last.unwrap_or(3);
+            }
+            Next::Stop(signal) => {
+                say(&format!("told to end by signal {signal}; PID {pid} runs on"));
+                return last.unwrap_or(1);
+            }
+        };
+        let status = dump(cli, pid, fate);
+        let never_worked = last.is_none() && next == Next::Due && status != 0;
+        if never_worked || fate != Fate::Run || signals::seen_stop_request().is_some() {
+            return status;
+        }
+        // One that ends during a dump has been saved before.
+        last = if status == 3 { last } else { Some(status) };
+    }
+}
+
+fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
     let request = Request {
         pid,
         output: cli.output.as_deref().filter(|_| !cli.check).map(output),
-        fate: match (cli.kill, cli.leave_stopped) {
-            (true, _) => Fate::Kill,
-            (_, true) => Fate::Stop,
-            _ => Fate::Run,
-        },
+        fate,
+        keep: cli.keep,
         sync: cli.sync,
         snapshot: cli.snapshot,
         compress: cli.compress,
@@ -103,7 +155,7 @@ fn dump(cli: &Cli, pid: i32) -> i32 {
     progress.finish();
     match result {
         Ok(outcome) => {
-            succeeded(cli, &outcome);
+            succeeded(cli, fate, &outcome);
             0
         }
         Err(Refusal::Obstacles(obstacles)) => {
@@ -120,7 +172,7 @@ fn dump(cli: &Cli, pid: i32) -> i32 {
     }
 }
 
-fn succeeded(cli: &Cli, outcome: &Outcome) {
+fn succeeded(cli: &Cli, fate: Fate, outcome: &Outcome) {
     for loss in &outcome.losses {
         let asked = ALLOW_KINDS.iter().any(|(kind, _)| *kind == loss.kind);
         let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
@@ -132,15 +184,15 @@ fn succeeded(cli: &Cli, outcome: &Outcome) {
             "the file system cannot let the image share blocks with {parent}: it was written in full"
         ));
     }
-    report::log("done", &summary(cli, outcome));
+    report::log("done", &summary(fate, outcome));
     if cli.json {
         tell(cli, &serde_json::to_string(outcome).unwrap_or_default());
     } else if !cli.quiet {
-        tell(cli, &summary(cli, outcome));
+        tell(cli, &summary(fate, outcome));
     }
 }
 
-fn summary(cli: &Cli, o: &Outcome) -> String {
+fn summary(fate: Fate, o: &Outcome) -> String {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let what = format!(
         "PID {} ({}): {}, {}, {}, {}",
@@ -155,10 +207,10 @@ fn summary(cli: &Cli, o: &Outcome) -> String {
     let Some(image) = &o.image else {
         return format!("{what}: nothing stands in the way (stopped for {pause})");
     };
-    let end = match (cli.kill, cli.leave_stopped) {
-        (true, _) => "killed",
-        (_, true) => "left stopped",
-        _ => "running",
+    let end = match fate {
+        Fate::Kill => "killed",
+        Fate::Stop => "left stopped",
+        Fate::Run => "running",
     };
     let inherited = match o.inherited_bytes {
         None => String::new(),
