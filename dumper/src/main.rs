@@ -100,7 +100,7 @@ fn repeat(cli: &Cli, pid: i32) -> i32 {
     }
     let mut last = None;
     loop {
-        let next = match schedule.next() {
+        let next = match schedule.wait() {
             Ok(next) => next,
             Err(error) => return failed(cli, Some(pid), &error),
         };

@@ -42,7 +42,7 @@ impl Schedule {
     ///
     /// # Errors
     /// As poll(2), signalfd(2).
-    pub fn next(&mut self) -> Result<Next> {
+    pub fn wait(&mut self) -> Result<Next> {
         loop {
             let left = self.every.map(|_| self.due.saturating_duration_since(Instant::now()));
             let woken = signals::sleep(self.process.as_fd(), left).context("waiting for the next dump")?;
