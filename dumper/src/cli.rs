@@ -53,6 +53,11 @@ pub struct Cli {
     #[arg(long, conflicts_with = "check")]
     pub leave_stopped: bool,
 
+    /// Freeze this cgroup (version 2) while the processes are being stopped: all of them stop at once, however many
+    /// there are. One that is frozen already is frozen again afterwards
+    #[arg(long, value_name = "DIR")]
+    pub freeze_cgroup: Option<PathBuf>,
+
     /// Stop the processes only while their memory is copied (copy-on-write, as by fork), and write the image
     /// from the copy
     #[arg(long)]

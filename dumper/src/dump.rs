@@ -4,6 +4,7 @@ use crate::collect::fd::repair::Wish;
 use crate::collect::{self, Facts, proc};
 use crate::contents::Contents;
 use crate::error::{Failure, Obstacle};
+use crate::freezer::Freezer;
 use crate::plan::{self, Options};
 use crate::ptrace::{Fate, FrozenTree};
 use crate::snapshot::{self, Snapshot};
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     /// `None`: only check.
     pub output: Option<Output<'a>>,
     pub fate: Fate,
+    /// Freeze this cgroup while the processes are being stopped.
+    pub freeze_cgroup: Option<&'a Path>,
     /// The image is safe on the disk before this ends. So it always is before anything is killed.
     pub sync: bool,
     /// Let the processes run on as soon as there is a copy of their memory.
@@ -145,7 +148,7 @@ pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Re
 
 fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
     let started = Instant::now();
-    let name = preflight::check(request.pid)?;
+    let name = preflight::check(request.pid, request.freeze_cgroup.is_some())?;
     let mut image = request.output.map(|o| create(&o.place())).transpose()?;
     if let Some(image) = &mut image {
         image.make_room(preflight::own_memory(request.pid)).map_err(|e| output_error(Path::new(""), e))?;
@@ -158,7 +161,8 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let whole = !request.options.allow.contains("children");
     report::lap("prepared");
 
-    let mut frozen = FrozenTree::freeze(request.pid, whole)?;
+    let freezer = request.freeze_cgroup.map(|dir| Freezer::freeze(dir, request.pid)).transpose()?;
+    let mut frozen = FrozenTree::freeze(request.pid, whole, freezer)?;
     report::lap("threads prepared");
     report::info(|| {
         let (live, threads, zombies) = (frozen.live.len(), frozen.thread_count(), frozen.zombies.len());

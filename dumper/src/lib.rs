@@ -9,6 +9,7 @@ pub mod dump;
 pub mod error;
 pub mod failpoint;
 pub mod farewell;
+pub mod freezer;
 mod keep;
 pub mod plan;
 pub mod preflight;

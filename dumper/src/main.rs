@@ -131,6 +131,7 @@ fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
         pid,
         output: cli.output.as_deref().filter(|_| !cli.check).map(output),
         fate,
+        freeze_cgroup: cli.freeze_cgroup.as_deref(),
         keep: cli.keep,
         sync: cli.sync,
         snapshot: cli.snapshot,

@@ -2,6 +2,7 @@
 
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
+use crate::freezer;
 use anyhow::{Result, anyhow};
 use std::io;
 
@@ -11,11 +12,11 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// PF_EXITING of the same.
 const PF_EXITING: u64 = 4;
 
-/// Refuses what is not a process that can be dumped; returns its name.
+/// Refuses what is not a process that can be dumped; returns its name. `thaws`: a frozen cgroup will be thawed.
 ///
 /// # Errors
 /// [`Failure::NoProcess`] or [`Failure::WrongKind`].
-pub fn check(pid: i32) -> Result<String> {
+pub fn check(pid: i32, thaws: bool) -> Result<String> {
     let stat = proc::stat_of(&format!("/proc/{pid}")).ok_or(Failure::NoProcess(pid))?;
     let status = proc::read(&format!("/proc/{pid}/status")).map_err(|_| Failure::NoProcess(pid))?;
     let name = stat.comm.clone();
@@ -40,6 +41,9 @@ pub fn check(pid: i32) -> Result<String> {
         return Err(wrong(format!(
             "it is already traced by PID {tracer} ({by}); end that (a debugger: `detach`) and try again"
         )));
+    }
+    if !thaws && let Some((dir, remedy)) = freezer::frozen_by(pid) {
+        return Err(wrong(format!("it is frozen by its cgroup {}; {remedy}", dir.display())));
     }
     Ok(name)
 }
@@ -106,7 +110,7 @@ pub fn seize_failed(pid: i32, tid: i32, error: &io::Error) -> anyhow::Error {
         return anyhow!("tracing thread {tid} of PID {pid}: {error}");
     }
     // A tracer may have come between the check and now.
-    if let Err(error) = check(pid) {
+    if let Err(error) = check(pid, true) {
         return error;
     }
     let status = proc::read(&format!("/proc/{pid}/status")).unwrap_or_default();

@@ -9,6 +9,7 @@ use super::undertaker::Undertaker;
 use crate::collect::children::Children;
 use crate::collect::proc;
 use crate::error::{Failure, Obstacle};
+use crate::freezer::Freezer;
 use crate::sys::process::{self, Shared};
 use crate::{failpoint, sys};
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,8 @@ pub struct FrozenTree {
     pub live: Vec<Frozen>,
     pub zombies: Vec<Zombie>,
     since: Instant,
+    /// Of the cgroup that they are in.
+    freezer: Option<Freezer>,
 }
 
 /// A process that has ended, and whose parent does not know yet.
@@ -62,9 +65,11 @@ impl FrozenTree {
     /// one has all the children that it will ever have; when none of the stopped ones has a child that is
     /// not stopped (or a zombie), there are no others.
     ///
+    /// With `freezer` they are in a frozen cgroup, which is what it was before when they are let go.
+    ///
     /// # Errors
     /// [`Failure`] for what has an exit status of its own; all run on then.
-    pub fn freeze(root: i32, whole: bool) -> Result<Self> {
+    pub fn freeze(root: i32, whole: bool, freezer: Option<Freezer>) -> Result<Self> {
         sys::fd::raise_descriptor_limit();
         // While it still runs. If we may not, seizing it says so better.
         let maps = proc::read(&format!("/proc/{root}/maps")).unwrap_or_default();
@@ -73,7 +78,7 @@ impl FrozenTree {
         let since = Instant::now();
         let mut seized = Seized::new(whole);
         let root_frozen = Frozen::stop(root, &mut seized, gadgets)?;
-        let mut tree = Self { live: vec![root_frozen], zombies: Vec::new(), since };
+        let mut tree = Self { live: vec![root_frozen], zombies: Vec::new(), since, freezer };
         if whole {
             check_not_above_us(root)?;
             tree.descend(&mut seized)?;
@@ -82,6 +87,9 @@ impl FrozenTree {
         drop(undertaker);
         crate::report::lap("stopped");
         failpoint::hit("after-freeze")?;
+        if let Some(freezer) = &tree.freezer {
+            freezer.thaw(&tree.pids().into_iter().chain(tree.zombies.iter().map(|z| z.pid)).collect())?;
+        }
         tree.prepare()?;
         Ok(tree)
     }
@@ -290,6 +298,9 @@ impl Drop for FrozenTree {
         // nor may somebody else's take its place.
         for frozen in &mut self.live {
             frozen.leave();
+        }
+        if let Some(freezer) = &mut self.freezer {
+            freezer.restore();
         }
     }
 }

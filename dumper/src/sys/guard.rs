@@ -1,7 +1,9 @@
 //! A process of its own for what must not be left half done: in its own session, with all signals blocked.
 //! Should ckpt-dump be killed, it goes on to the end.
 
-use std::io::{Error, ErrorKind, Result};
+use std::fs::File;
+use std::io::{Error, ErrorKind, PipeWriter, Result, Write, pipe};
+use std::os::fd::AsRawFd;
 
 /// Memory that a forked process shares with us.
 pub struct SharedMemory {
@@ -77,5 +79,78 @@ pub unsafe fn run(memory: &mut SharedMemory, work: impl FnOnce(&mut [u8]) -> i32
         _ if !libc::WIFEXITED(status) => Err(Error::other("the process that looked at it was killed")),
         0 => Ok(()),
         _ => Err(Error::from_raw_os_error(libc::WEXITSTATUS(status))),
+    }
+}
+
+/// Bytes that are written to a file when this is dropped, or executed, or when we die before.
+#[derive(Debug)]
+pub struct LastWill {
+    /// Closed by our death.
+    alive: Option<PipeWriter>,
+    guard: i32,
+}
+
+impl LastWill {
+    /// Starts a process that waits for our end, in its own session.
+    ///
+    /// # Errors
+    /// As pipe(2), clone(2).
+    pub fn new(file: File, will: &'static [u8]) -> Result<Self> {
+        let (end, alive) = pipe()?;
+        let (end_fd, alive_fd, fd) = (end.as_raw_fd(), alive.as_raw_fd(), file.as_raw_fd());
+        // SAFETY: without CLONE_VM the child has a copy of this stack; it makes raw system calls only, and ends
+        // there. No signal is sent at its end.
+        let guard = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
+        if guard < 0 {
+            return Err(Error::last_os_error());
+        }
+        if guard == 0 {
+            // SAFETY: raw system calls on descriptors and memory of its own.
+            unsafe {
+                let mut all = std::mem::MaybeUninit::uninit();
+                libc::sigfillset(all.as_mut_ptr());
+                libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+                libc::setsid();
+                // Nothing of ours stays open because of it: pipes of whoever waits for our end, above all.
+                let mut keep = [end_fd, fd];
+                keep.sort_unstable();
+                libc::close(alive_fd);
+                let mut next = 0;
+                for kept in keep {
+                    if kept > next {
+                        libc::syscall(libc::SYS_close_range, next, kept - 1, 0);
+                    }
+                    next = kept + 1;
+                }
+                libc::syscall(libc::SYS_close_range, next, u32::MAX, 0);
+                let mut byte = 0_u8;
+                while libc::read(end_fd, (&raw mut byte).cast(), 1) < 0
+                    && *libc::__errno_location() == libc::EINTR
+                {}
+                let written = libc::write(fd, will.as_ptr().cast(), will.len());
+                libc::_exit(i32::from(written < 0));
+            }
+        }
+        Ok(Self { alive: Some(alive), guard: guard as i32 })
+    }
+
+    /// Now, once.
+    pub fn execute(&mut self) {
+        if let Some(mut alive) = self.alive.take() {
+            // What it reads does not matter; an error means that it is gone, and we are only told so.
+            let _ = alive.write_all(&[0]);
+            drop(alive);
+            let mut status = 0;
+            // SAFETY: the kernel writes one int.
+            while unsafe { libc::waitpid(self.guard, &raw mut status, libc::__WALL) } < 0
+                && Error::last_os_error().kind() == ErrorKind::Interrupted
+            {}
+        }
+    }
+}
+
+impl Drop for LastWill {
+    fn drop(&mut self) {
+        self.execute();
     }
 }
