@@ -111,6 +111,8 @@ fn smaller(tools: &Tools, victim: &Running, dir: &Path, into: &mut Samples) -> R
     Ok(std::fs::remove_file(&image)?)
 }
 
+const BETWEEN_LOOKS: Duration = Duration::from_micros(100);
+
 /// Dumps the running victim; the pause is the longest gap between two of its heartbeats.
 fn dump(
     tools: &Tools,
@@ -138,12 +140,14 @@ fn dump(
         longest = longest.max(beat.saturating_sub(last));
         last = beat;
         looks += 1;
-        if looks.is_multiple_of(64) {
+        if looks.is_multiple_of(16) {
             most = most.max(peak_memory(child.id()));
         }
         if let Some(status) = child.try_wait()? {
             break status;
         }
+        // The processors are for the program and for ckpt-dump; a pause is longer than this.
+        std::thread::sleep(BETWEEN_LOOKS);
     };
     into.add(whole, start.elapsed().as_secs_f64());
     ensure!(status.success(), "ckpt-dump failed: {status}");
