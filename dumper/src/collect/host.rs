@@ -1,6 +1,7 @@
 //! The machine: names, boot id, clocks.
 
 use super::proc;
+use super::surroundings::clock_offsets;
 use crate::sys::thread::clock;
 use anyhow::{Context, Result};
 
@@ -16,11 +17,17 @@ pub struct HostFacts {
     pub kernel: String,
 }
 
-/// Observes the machine.
+/// Observes the machine, with the clocks that the process sees.
 ///
 /// # Errors
 /// When `/proc/sys/kernel` cannot be read.
-pub fn collect() -> Result<HostFacts> {
+pub fn collect(pid: i32) -> Result<HostFacts> {
+    let [mut monotonic, mut boottime] = [libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME].map(clock);
+    if let (Some(ours), Some(theirs)) = (clock_offsets("self"), clock_offsets(&pid.to_string())) {
+        monotonic = monotonic.saturating_add_signed(theirs[0] - ours[0]);
+        boottime = boottime.saturating_add_signed(theirs[1] - ours[1]);
+    }
+
     let text = |name: &str| proc::read(&format!("/proc/sys/kernel/{name}")).map(|s| s.trim().to_owned());
     let uuid = |name: &str| -> Result<[u8; 16]> {
         let text = text(name)?;
@@ -30,8 +37,8 @@ pub fn collect() -> Result<HostFacts> {
         uuid: uuid("random/uuid")?,
         boot_id: uuid("random/boot_id")?,
         time_realtime: clock(libc::CLOCK_REALTIME),
-        time_monotonic: clock(libc::CLOCK_MONOTONIC),
-        time_boottime: clock(libc::CLOCK_BOOTTIME),
+        time_monotonic: monotonic,
+        time_boottime: boottime,
         hostname: text("hostname")?,
         kernel: text("osrelease")?,
     })

@@ -101,7 +101,7 @@ pub fn collect(
     mut connections: fd::repair::Wish,
 ) -> Result<Facts> {
     let mut facts = Facts {
-        host: host::collect().context("observing this machine")?,
+        host: host::collect(tree.live.first().map_or(0, Frozen::pid)).context("observing this machine")?,
         cpu: cpu::collect(),
         obstacles: tree.obstacles(),
         ..Facts::default()

@@ -21,8 +21,9 @@ fn differ<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
 /// Namespaces that the process does not share with us, of those that change what the image's names
 /// mean. A pid namespace only changes numbers, which are recorded as the process sees them; so does a
 /// user namespace in which its ids are what they are here, and no capabilities come with it. A mount
-/// namespace counts if something else is mounted at its root.
-pub fn namespaces(pid: i32, creds: &CredsFacts) -> Vec<String> {
+/// namespace counts if something else is mounted at its root; a time namespace, if it has other clocks than that
+/// of the `first` process, whose clocks the image records.
+pub fn namespaces(pid: i32, first: i32, creds: &CredsFacts) -> Vec<String> {
     let theirs = pid.to_string();
     let root_mount = |pid: &str| {
         let info = proc::read(&format!("/proc/{pid}/mountinfo")).unwrap_or_default();
@@ -35,6 +36,10 @@ pub fn namespaces(pid: i32, creds: &CredsFacts) -> Vec<String> {
         .filter(|name| match *name {
             "mnt" => root_mount(&theirs) != root_mount("self"),
             "user" => creds.cap_permitted != 0 || !same_ids(pid, creds),
+            "time" => {
+                let clocks = clock_offsets(&theirs);
+                clocks.is_none() || clocks != clock_offsets(&first.to_string())
+            }
             _ => true,
         })
         .map(str::to_owned)
@@ -46,6 +51,22 @@ pub fn namespaces(pid: i32, creds: &CredsFacts) -> Vec<String> {
         }
     }
     found
+}
+
+/// What the time namespace of a process adds to CLOCK_MONOTONIC and CLOCK_BOOTTIME, in ns
+/// (time_namespaces(7)); it has the clocks of its children.
+pub fn clock_offsets(pid: &str) -> Option<[i64; 2]> {
+    offsets(&proc::read(&format!("/proc/{pid}/timens_offsets")).ok()?)
+}
+
+/// `text`: lines of "clock, seconds, nanoseconds".
+fn offsets(text: &str) -> Option<[i64; 2]> {
+    let of = |clock: &str| {
+        let mut words = text.lines().find(|line| line.starts_with(clock))?.split_whitespace().skip(1);
+        let mut number = || words.next()?.parse::<i64>().ok();
+        number()?.checked_mul(1_000_000_000)?.checked_add(number()?)
+    };
+    Some([of("monotonic")?, of("boottime")?])
 }
 
 /// Whether two processes have different ids for the same process.
@@ -115,6 +136,13 @@ mod tests {
         assert!(!maps_to_itself("1000 1000 1\n", 1001));
         assert!(!maps_to_itself("0 1000 1\n", 1000));
         assert!(!maps_to_itself("", 0));
+    }
+
+    #[test]
+    fn offsets_of_clocks() {
+        let text = "monotonic           2         5\nboottime      -100 900000000\n";
+        assert_eq!(offsets(text), Some([2_000_000_005, -99_100_000_000]));
+        assert_eq!(offsets("monotonic 1 1\n"), None);
     }
 
     #[test]

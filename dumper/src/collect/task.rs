@@ -137,7 +137,7 @@ pub fn collect(
         oom_score_adj: file("oom_score_adj")?.trim().parse().unwrap_or(0),
         stopped_by: target.threads().iter().find_map(|t| t.group_stop()),
         children: children_outside(target, members, children),
-        namespaces: surroundings::namespaces(pid, &creds::parse(&status)),
+        namespaces: surroundings::namespaces(pid, first, &creds::parse(&status)),
         name: stat.comm.clone(),
         command: file("cmdline")?.trim_end_matches('\0').replace('\0', " "),
         mm: MmFields {
