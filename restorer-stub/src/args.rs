@@ -1,5 +1,6 @@
 //! The command line of an image.
 
+use crate::paths::Renamed;
 use crate::report::{Error, On, Result};
 use ckpt_format::ObjectKind;
 
@@ -32,13 +33,23 @@ pub struct FdOverride {
 const MAX_FDS: usize = 64;
 /// Most `--port` options.
 const MAX_PORTS: usize = 16;
+/// Most `--path` options.
+const MAX_PATHS: usize = 32;
 
 #[derive(Clone, Copy)]
 pub struct Options {
     pub pid: PidMode,
     pub memory: Memory,
     pub help: bool,
+    /// An account of what is saved.
+    pub info: bool,
+    /// Only checks all checksums.
+    pub verify: bool,
     pub verbose: bool,
+    /// Where all that is done is written to.
+    pub log: Option<&'static [u8]>,
+    /// Clocks of the program continue, in a namespace of its own.
+    pub time_namespace: bool,
     /// Leave everything in SIGSTOP.
     pub stopped: bool,
     pub chdir: Option<&'static [u8]>,
@@ -53,6 +64,8 @@ pub struct Options {
     pub reset_tcp: bool,
     ports: [(u16, u16); MAX_PORTS],
     port_count: usize,
+    paths: [Renamed; MAX_PATHS],
+    path_count: usize,
 }
 
 impl Options {
@@ -77,7 +90,11 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         pid: PidMode::Auto,
         memory: Memory::Eager,
         help: false,
+        info: false,
+        verify: false,
         verbose: false,
+        log: None,
+        time_namespace: false,
         stopped: false,
         chdir: None,
         ignore_changed_files: false,
@@ -88,6 +105,8 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         reset_tcp: false,
         ports: [(0, 0); MAX_PORTS],
         port_count: 0,
+        paths: [Renamed { old: b"", new: b"" }; MAX_PATHS],
+        path_count: 0,
     };
     let mut args = args;
     while let Some(arg) = args.next() {
@@ -108,6 +127,11 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
             b"--fd" => o.add_fd(needed()?)?,
             b"--tcp" => o.reset_tcp = is_reset(needed()?)?,
             b"--port" => o.add_port(needed()?)?,
+            b"--path" => o.add_path(needed()?)?,
+            b"--log" => o.log = Some(needed()?),
+            b"--time-namespace" => o.time_namespace = true,
+            b"--info" => o.info = true,
+            b"--verify" => o.verify = true,
             b"--help" | b"-h" => o.help = true,
             b"--verbose" | b"-v" => o.verbose = true,
             b"--stopped" => o.stopped = true,
@@ -181,6 +205,21 @@ impl Options {
         *self.ports.get_mut(self.port_count).ok_or(Error::new("too many --port options"))? = pair;
         self.port_count += 1;
         Ok(())
+    }
+
+    fn add_path(&mut self, value: &'static [u8]) -> Result<()> {
+        let renamed = Renamed::parse(value)?;
+        if self.paths().iter().any(|p| p.old == renamed.old) {
+            return Err(Error::new("--path is given twice for").path(renamed.old));
+        }
+        *self.paths.get_mut(self.path_count).ok_or(Error::new("too many --path options"))? = renamed;
+        self.path_count += 1;
+        Ok(())
+    }
+
+    /// Names that lead elsewhere.
+    pub fn paths(&self) -> &[Renamed] {
+        &self.paths[..self.path_count]
     }
 
     /// Saved ports, and those to be used instead.

@@ -2,9 +2,9 @@
 //! addresses that /proc shows.
 
 use crate::ctx::{Ctx, Mode};
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, On, Printable, Result, detail, note};
 use crate::sys::{Decimal, Errno, fd, mm, process, signal};
-use crate::{family, files};
+use crate::{family, files, paths};
 use ckpt_format::mm::mm_flags;
 use ckpt_format::task::task_flags;
 use ckpt_format::{Image, Mm, NONE, Task};
@@ -43,18 +43,25 @@ pub fn set_limits(task: &Task) -> Result<()> {
 pub fn set_directories(ctx: &Ctx, task: &Task) -> Result<()> {
     let fs = Image::get(ctx.image.fs_infos, task.fs, "working directory")?;
     let saved = ctx.image.blob(fs.cwd)?;
+    let rename = |path| paths::rename(&ctx.options, path);
     match ctx.options.chdir {
         Some(dir) => fd::chdir(dir).map_err(|e| Error::os("--chdir: cannot change to")(e).path(dir))?,
-        None => fd::chdir(saved).map_err(|e| {
-            Error::os("cannot change to the program's working directory")(e)
-                .path(saved)
-                .remedy("create it, or choose another with --chdir DIR")
-        })?,
+        None => {
+            let changed = rename(saved).and_then(|dir| {
+                detail(format_args!("working directory {}", Printable(dir.as_bytes())));
+                fd::chdir(dir.as_bytes())
+            });
+            changed.map_err(|e| {
+                Error::os("cannot change to the program's working directory")(e)
+                    .path(saved)
+                    .remedy("create it, or choose another with --chdir DIR or --path OLD=NEW")
+            })?
+        }
     }
     // Last: the working directory is known by the path that it has outside.
     let root = ctx.image.blob(fs.root)?;
     if !root.is_empty() && root != b"/" {
-        fd::chroot(root).map_err(|e| {
+        rename(root).and_then(|root| fd::chroot(root.as_bytes())).map_err(|e| {
             Error::os("cannot change the root directory to")(e).path(root).remedy(
                 "it needs CAP_SYS_CHROOT: run the image as root, or from inside of that root with chroot(8)",
             )

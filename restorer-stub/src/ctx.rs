@@ -55,6 +55,8 @@ pub struct Ctx {
     pub callers_mask: u64,
     /// Who runs the image.
     pub caller: crate::creds::Caller,
+    /// Where the caller's clocks are, for `--time-namespace`.
+    pub clocks: crate::clock::Offsets,
     pub mode: AtomicU32,
 }
 

@@ -1,9 +1,11 @@
 //! Files of the image's file table: found again by path and told apart, or recreated (deleted files
 //! and memfds) once, however many descriptors and mappings share them.
 
+use crate::args::Options;
 use crate::ctx::Ctx;
 use crate::mem::blocks::{self, Blocks};
 use crate::mem::work::{Buffer, Work};
+use crate::paths;
 use crate::report::{Error, Result, note};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd};
 use ckpt_format::content::MAX_EXTENT;
@@ -18,6 +20,8 @@ pub const S_IFREG: u32 = 0o100_000;
 
 /// One descriptor per recreated file.
 pub struct Files {
+    /// Paths that `--path` changes, by index in the file table.
+    renamed: &'static [Option<&'static &'static [u8]>],
     /// Number + 1, by index in the file table; 0 is "not yet". Each process has its own.
     fds: &'static [AtomicI32],
     /// The same for the description that O_TMPFILE made, where that is not the one above.
@@ -32,8 +36,10 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn new(work: &Work, count: usize) -> Result<Self> {
+    pub fn new(work: &Work, image: &Image<'static>, options: &Options) -> Result<Self> {
+        let count = image.files.len();
         Ok(Self {
+            renamed: paths::of_files(work, image, options)?,
             fds: work.slice(count)?,
             origins: work.slice(count)?,
             made: work.shared_slice(count)?,
@@ -56,8 +62,18 @@ pub fn get(ctx: &Ctx, index: u32) -> Result<&'static FileIdent> {
     Ok(Image::get(ctx.image.files, index, "file")?)
 }
 
-/// Path of a file.
+/// Path of a file, as the caller wants it (`--path`).
 pub fn path(ctx: &Ctx, file: &FileIdent) -> Result<&'static [u8]> {
+    let first = ctx.image.files.as_ptr() as usize;
+    let index = (core::ptr::from_ref(file) as usize).wrapping_sub(first) / size_of::<FileIdent>();
+    match ctx.files.renamed.get(index) {
+        Some(Some(path)) => Ok(path),
+        _ => saved_path(ctx, file),
+    }
+}
+
+/// The path that it had.
+pub fn saved_path(ctx: &Ctx, file: &FileIdent) -> Result<&'static [u8]> {
     Ok(ctx.image.blob(file.path)?)
 }
 
@@ -229,7 +245,7 @@ pub fn remove_made(ctx: &Ctx) {
 }
 
 /// Memory or a file that no name leads to.
-fn is_unnamed(file: &FileIdent) -> bool {
+pub fn is_unnamed(file: &FileIdent) -> bool {
     is_recreated(file)
         || file.path.len == 0
         || file.flags & (file_flags::ANON_SHARED | file_flags::SYSV_SHM) != 0

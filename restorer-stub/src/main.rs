@@ -15,14 +15,17 @@
 mod arch;
 mod args;
 mod attributes;
+mod clock;
 mod creds;
 mod ctx;
 mod family;
 mod files;
 mod help;
+mod info;
 mod mem;
 mod nameless;
 mod objects;
+mod paths;
 mod preflight;
 mod report;
 mod restore;
@@ -37,13 +40,14 @@ mod threads;
 mod timers;
 mod tracer;
 mod tree;
+mod verify;
 
 use ckpt_format::Image;
 use core::sync::atomic::AtomicU32;
 use ctx::Ctx;
 use mem::own;
 use mem::start::Start;
-use report::{Error, Result};
+use report::{Error, Printable, Result};
 use sys::{Fd, fd, process};
 
 /// The stages that every mode shares. On the stub's own stack, all signals blocked.
@@ -53,6 +57,11 @@ fn main(start: &'static Start) -> ! {
             help::show(ctx);
             process::exit_group(0)
         }
+        Ok(ctx) if ctx.options.info => {
+            info::show(ctx);
+            process::exit_group(0)
+        }
+        Ok(ctx) if ctx.options.verify => verify::run(ctx),
         Ok(ctx) => match preflight::run(ctx) {
             Ok(()) => tree::run(ctx),
             Err(e) => report::fail(e),
@@ -73,8 +82,9 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
     // The last argument's NUL ends the list, it separates nothing.
     let count = initial.args.iter().filter(|b| **b == 0).count();
     let options = args::parse(args.take(count.saturating_sub(1)))?;
-    if options.verbose {
-        report::set_verbose();
+    report::begin(options.verbose);
+    if let Some(path) = options.log {
+        report::open_log(path)?;
     }
     own::anonymise(&config)?;
     let metadata = own::metadata(&config);
@@ -87,7 +97,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         options,
         work,
         image_fd,
-        files: files::Files::new(work, image.files.len())?,
+        files: files::Files::new(work, &image, &options)?,
         objects: objects::Table::new(work, image.objects.len())?,
         shared: work.shared()?,
         sysv: sysv::Made::new(work, &image)?,
@@ -102,9 +112,11 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         stack_top,
         callers_mask: mask,
         caller: creds::Caller::read(work)?,
+        clocks: if options.time_namespace { clock::here()? } else { clock::Offsets::default() },
         mode: AtomicU32::new(0),
     })?;
     check_size(ctx)?;
+    report::detail(format_args!("{} of {}", Printable(ctx.execfn), info::Saved(ctx)));
     ctx.lends_terminal = family::leads_job(ctx.root()?) && family::in_foreground();
     raise_own(ctx)
 }
@@ -125,6 +137,9 @@ fn raise_own(ctx: &'static mut Ctx) -> Result<&'static Ctx> {
         Ok(messages) => report::set_descriptor(messages.0),
         // Standard error is closed: nobody reads messages.
         Err(_) => report::set_descriptor(-1),
+    }
+    if let Some(log) = report::log() {
+        report::set_log(ctx.raise(log)?);
     }
     Ok(ctx)
 }

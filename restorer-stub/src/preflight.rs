@@ -2,11 +2,12 @@
 
 use crate::arch;
 use crate::ctx::{self, Ctx};
-use crate::objects;
 use crate::report::{Error, On, Result, note, say};
 use crate::sys::process;
+use crate::{objects, paths};
 use ckpt_format::cpu::{FEATURES, WORDS};
 use ckpt_format::{NONE, PAGE_SIZE};
+use linux_raw_sys::general::CLOCK_MONOTONIC;
 
 pub fn run(ctx: &Ctx) -> Result<()> {
     if ctx.page_size != PAGE_SIZE {
@@ -18,6 +19,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
     }
     tasks(ctx)?;
     objects::ports::check(ctx)?;
+    paths::check(ctx)?;
     objects::repair::check(ctx)?;
     clock(ctx);
     if ctx.options.ignore_cpu {
@@ -70,11 +72,12 @@ pub fn xstate_offsets() -> u32 {
 /// CLOCK_MONOTONIC starts anew at each boot. Behind the dump's, absolute deadlines of the program lie in
 /// the future by the difference.
 fn clock(ctx: &Ctx) {
-    let (saved, now) = (ctx.image.header.time_monotonic, process::monotonic_ns());
-    if now < saved {
+    let (saved, now) = (ctx.image.header.time_monotonic, process::clock_ns(CLOCK_MONOTONIC));
+    if now < saved && !ctx.options.time_namespace {
         say(format_args!(
             "warning: CLOCK_MONOTONIC is {} s behind that of the dump (another boot or machine): \
-             what the program does at a set monotonic time happens that much later",
+             what the program does at a set monotonic time happens that much later; with --time-namespace \
+             it would go on from there",
             (saved - now) / 1_000_000_000
         ));
     }

@@ -5,33 +5,75 @@ use crate::sys::{Errno, Fd, fd, process};
 use ckpt_format::{EXIT_RESTORE_FAILED, FormatError};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use linux_raw_sys::general::{CLOCK_REALTIME, O_APPEND, O_CREAT, O_NOCTTY, O_WRONLY};
 
 /// Where messages go: standard error, later a duplicate of it out of the program's way.
 static MESSAGES: AtomicI32 = AtomicI32::new(2);
+/// The file of --log; -1 for none.
+static LOG: AtomicI32 = AtomicI32::new(-1);
 static VERBOSE: AtomicBool = AtomicBool::new(false);
+/// When the command line was read, in ns of CLOCK_REALTIME: others may be set back by a time namespace.
+static BEGAN: AtomicU64 = AtomicU64::new(0);
 
 /// Sends messages to another descriptor; -1 drops them.
 pub fn set_descriptor(fd: i32) {
     MESSAGES.store(fd, Ordering::Relaxed);
 }
 
-pub fn descriptor() -> i32 {
-    MESSAGES.load(Ordering::Relaxed)
+pub fn set_log(fd: Fd) {
+    LOG.store(fd.0, Ordering::Relaxed);
 }
 
-pub fn set_verbose() {
-    VERBOSE.store(true, Ordering::Relaxed);
-    BEGAN.store(process::monotonic_ns(), Ordering::Relaxed);
+/// The descriptor of the log.
+pub fn log() -> Option<Fd> {
+    Some(Fd(LOG.load(Ordering::Relaxed))).filter(|fd| fd.0 >= 0)
 }
 
-/// When --verbose was read, in ns of CLOCK_MONOTONIC.
-static BEGAN: AtomicU64 = AtomicU64::new(0);
+/// Nothing is said any more: the descriptors are closed.
+pub fn end() {
+    set_descriptor(-1);
+    set_log(Fd(-1));
+}
+
+/// What messages need, in ascending order.
+pub fn descriptors() -> impl Iterator<Item = u32> {
+    let mut both = [MESSAGES.load(Ordering::Relaxed), LOG.load(Ordering::Relaxed)];
+    both.sort_unstable();
+    both.into_iter().filter_map(|fd| u32::try_from(fd).ok())
+}
+
+/// The command line has been read.
+pub fn begin(verbose: bool) {
+    VERBOSE.store(verbose, Ordering::Relaxed);
+    BEGAN.store(process::clock_ns(CLOCK_REALTIME), Ordering::Relaxed);
+}
+
+/// --log: everything is said there, too. What an earlier run wrote stays.
+pub fn open_log(path: &'static [u8]) -> Result<()> {
+    let fd = fd::open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY, 0o600)
+        .map_err(|e| Error::os("--log: cannot open")(e).path(path))?;
+    set_log(fd);
+    Ok(())
+}
+
+fn since_began_us() -> u64 {
+    process::clock_ns(CLOCK_REALTIME).saturating_sub(BEGAN.load(Ordering::Relaxed)) / 1000
+}
 
 /// Under --verbose: how long it took until here.
 pub fn passed(what: &str) {
     if VERBOSE.load(Ordering::Relaxed) {
-        let us = process::monotonic_ns().saturating_sub(BEGAN.load(Ordering::Relaxed)) / 1000;
-        say(format_args!("{:6}.{:03} ms: {what}", us / 1000, us % 1000));
+        let us = since_began_us();
+        print(Fd(descriptor()), format_args!("ckpt: {:6}.{:03} ms: {what}\n", us / 1000, us % 1000));
+    }
+    detail(format_args!("{what}"));
+}
+
+/// A line of the log, with the time since the start and the process.
+pub fn detail(args: fmt::Arguments<'_>) {
+    if let Some(log) = log() {
+        let us = since_began_us();
+        print(log, format_args!("{:6}.{:03} ms {}: {args}\n", us / 1000, us % 1000, process::getpid()));
     }
 }
 
@@ -72,15 +114,22 @@ pub fn print(fd: Fd, args: fmt::Arguments<'_>) {
     out.flush();
 }
 
+fn descriptor() -> i32 {
+    MESSAGES.load(Ordering::Relaxed)
+}
+
 /// One line "ckpt: ..." on standard error.
 pub fn say(args: fmt::Arguments<'_>) {
     print(Fd(descriptor()), format_args!("ckpt: {args}\n"));
+    detail(args);
 }
 
 /// As [`say`], under --verbose only.
 pub fn note(args: fmt::Arguments<'_>) {
     if VERBOSE.load(Ordering::Relaxed) {
         say(args);
+    } else {
+        detail(args);
     }
 }
 

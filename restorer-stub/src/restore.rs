@@ -71,6 +71,7 @@ fn prepare(ctx: &'static Ctx) -> Result<&'static TaskShared> {
     let (task, own) = (ctx.task()?, ctx.own()?);
     let mm = ctx.mm(task)?;
     sharers::make(ctx, task)?;
+    report::detail(format_args!("becomes process {}", task.pid));
     let kept_vdso = place(ctx, task, mm, own)?;
     sharers::go_on(ctx);
     files::hush(ctx)?;
@@ -178,7 +179,7 @@ fn last_calls(
 /// restores it knows when they are not needed any more.
 fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
     report::passed("only registers are missing");
-    report::set_descriptor(-1);
+    report::end();
     match ctx.fd_owner(task) {
         Some(owner) if owner != ctx.index() => Ok(()),
         _ => close_descriptors(ctx),

@@ -1,7 +1,7 @@
 //! Threads: creation, and the state that each one sets for itself.
 
 use crate::ctx::{Ctx, Mode};
-use crate::report::{Error, On, Result, note};
+use crate::report::{Error, On, Result, detail, note};
 use crate::restore::give_up;
 use crate::shared::TaskShared;
 use crate::sys::process::{self, futex_wait};
@@ -33,6 +33,7 @@ pub fn create(ctx: &'static Ctx, task: &Task, own: &TaskShared) -> Result<()> {
             }
         })?;
         ctx.tids[first + i].store(tid, Ordering::SeqCst);
+        detail(format_args!("thread {} is made as {tid}", saved.tid));
     }
     let others = threads.len() as u32 - 1;
     loop {

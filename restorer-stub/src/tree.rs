@@ -12,7 +12,7 @@ use crate::supervisor::Helper;
 use crate::sys::process::{self, Wait};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal, thread};
 use crate::tracer::Outcome;
-use crate::{creds, signals, supervisor, sysv, tracer};
+use crate::{clock, creds, signals, supervisor, sysv, tracer};
 use ckpt_format::task::task_flags;
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
@@ -66,7 +66,8 @@ fn auto(ctx: &'static Ctx) -> Error {
     let has_terminal = ctx.image.tasks.iter().any(|t| t.flags & task_flags::CTTY_INSIDE != 0);
     // Other ids would have to be looked for in all of its memory.
     let is_mapped = ctx.options.maps_memory();
-    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal || is_mapped {
+    let own_clocks = ctx.options.time_namespace;
+    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal || is_mapped || own_clocks {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
             // Go and others keep ids that nobody knows how to correct.
@@ -105,6 +106,7 @@ fn in_place(ctx: &'static Ctx) -> Error {
 fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     check_creds(ctx, false)?;
     sysv::check(ctx)?;
+    clock::enter(ctx)?;
     ctx.set_mode(Mode::New);
     note(format_args!("restoring in place, as process {}", process::getpid()));
     let failed = Error::os("cannot start the tracer");
@@ -149,11 +151,12 @@ fn helper(ctx: &Ctx) -> ! {
 
 /// Every descriptor would keep pipes and terminals open that the program has closed.
 fn close_all_but_messages() {
-    let keep = report::descriptor();
-    if keep > 0 {
-        let _ = fd::close_range(0, keep as u32 - 1);
+    let mut first = 0;
+    for keep in report::descriptors() {
+        let _ = keep.checked_sub(1).map(|last| fd::close_range(first, last));
+        first = keep + 1;
     }
-    let _ = fd::close_range((keep + 1) as u32, u32::MAX);
+    let _ = fd::close_range(first, u32::MAX);
 }
 
 /// With the same ids, in the present pid namespace.
@@ -168,6 +171,7 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     check_creds(ctx, false)?;
     ids_are_free(ctx)?;
     sysv::check(ctx)?;
+    clock::for_children(ctx)?;
     ctx.shared.own_supervisor()?;
     if !ctx.is_alone() {
         // Whatever loses its parent while a restore fails comes to us, to be ended.
@@ -285,6 +289,7 @@ fn unshare(ctx: &Ctx) -> Result<()> {
         && process::unshare(CLONE_NEWPID | CLONE_NEWNS | ipc).is_ok()
     {
         check_creds(ctx, false)?;
+        clock::for_children(ctx)?;
         // Else the new /proc would show up outside.
         return fd::mount(b"none", b"/", b"none", MS_REC_SLAVE)
             .map_err(Error::os("cannot make mounts private"));
@@ -302,7 +307,9 @@ fn unshare(ctx: &Ctx) -> Result<()> {
         .and_then(|()| map(b"/proc/self/gid_map", ctx.caller.gids[1]))
         .map_err(|e| {
             Error::os("cannot map ids into the user namespace")(e).remedy("mount /proc, or use --pid new")
-        })
+        })?;
+    // In that namespace everything is permitted.
+    clock::for_children(ctx)
 }
 
 /// Tries all that `namespace` needs in a child, so that `auto` can still go another way.
@@ -310,7 +317,7 @@ fn namespaces_work(ctx: &Ctx) -> Result<()> {
     let failed = Error::os("cannot create a pid namespace");
     let probe = process::fork(0, None).map_err(&failed)?;
     if probe == 0 {
-        report::set_descriptor(-1);
+        report::end();
         let ok = unshare(ctx).is_ok()
             && process::fork(0, Some(1))
                 .inspect(|p| {
@@ -349,7 +356,7 @@ fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
 fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>, kind: Helper) -> ! {
     if ctx.shared.resumed.load(Ordering::SeqCst) != 0 {
         let _ = fd::close_range(0, u32::MAX);
-        report::set_descriptor(-1);
+        report::end();
     }
     supervisor::run(ctx, program, helper.map(|pid| (kind, pid)))
 }

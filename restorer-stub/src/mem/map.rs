@@ -6,7 +6,7 @@
 use super::{aio, map_image::Mapped, shared};
 use crate::ctx::Ctx;
 use crate::files;
-use crate::report::{Error, On, Result, note};
+use crate::report::{self, Error, On, Printable, Result, note};
 use crate::sys::{Fd, fd, mm};
 use ckpt_format::file::file_flags;
 use ckpt_format::header::header_flags;
@@ -63,9 +63,28 @@ pub fn map_all(ctx: &Ctx, mm: &Mm) -> Result<()> {
             Some(VmaKind::AioRing) => anonymous(vma)?,
             None => return Err(Error::new("the image has a mapping of unknown kind").on(on(vma))),
         }
+        report::detail(format_args!("mapped{} {}", on(vma), Shown(ctx, vma)));
     }
     source.close();
     shared::map_objects(ctx, vmas)
+}
+
+/// A VMA for the log.
+struct Shown<'a>(&'a Ctx, &'a Vma);
+
+impl core::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self(ctx, vma) = *self;
+        for (bit, letter) in [(PROT_READ, 'r'), (PROT_WRITE, 'w'), (PROT_EXEC, 'x')] {
+            core::fmt::Write::write_char(f, if vma.prot & bit != 0 { letter } else { '-' })?;
+        }
+        match (VmaKind::from_u32(vma.kind), files::get(ctx, vma.file).and_then(|file| files::path(ctx, file)))
+        {
+            (Some(kind), Ok(path)) => write!(f, " {kind:?} {}", Printable(path)),
+            (Some(kind), Err(_)) => write!(f, " {kind:?}"),
+            (None, _) => Ok(()),
+        }
+    }
 }
 
 /// # Safety

@@ -66,6 +66,11 @@ pub fn address(bytes: &[u8; 32], len: u32) -> &[u8] {
     &bytes[..(len as usize).min(bytes.len())]
 }
 
+/// For people.
+pub fn shown(bytes: &[u8; 32], len: u32) -> Address<'_> {
+    Address(address(bytes, len))
+}
+
 /// Connections of the original may linger in TIME_WAIT, and others may be there again already, which must
 /// not keep a TCP address from being used again ([`settle_reuse`] takes that back).
 pub fn bind(o: &Maker, fd: Fd, saved: &InetSocket) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Makes the objects, in the one process that there is at first, with nothing mapped but the stub.
 
 use super::*;
-use crate::files;
+use crate::info::What;
 use crate::sys::{Errno, process};
+use crate::{files, report};
 use ckpt_format::ObjectKind;
 use ckpt_format::fd::object_flags;
 use core::cell::RefCell;
@@ -197,6 +198,7 @@ impl Maker {
         if object.open_flags & O_PATH == 0 && !inherited {
             set_status(made, object.open_flags).map_err(failed("cannot set the status flags"))?;
         }
+        report::detail(format_args!("made {} for{}", What(self.ctx, index), self.on(index)));
         let mut kept = made;
         if is_direct(self.ctx)
             && let Some(number) = self.ctx.objects.number(index)

@@ -33,6 +33,7 @@ use crate::sys::{Fd, fd};
 use ckpt_format::fd::Message;
 use ckpt_format::{FdEntry, Image, Object, Task};
 use core::sync::atomic::{AtomicI32, Ordering};
+pub use inet::shown as inet_address;
 use linux_raw_sys::general::*;
 pub use make::create_all;
 pub use place::{finish, place};

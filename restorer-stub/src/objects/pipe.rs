@@ -26,7 +26,10 @@ pub fn end(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>>
     }
     let pipe = object.inner;
     let record: &Pipe = o.ctx.image.payload(o.object(pipe)?.payload)?;
-    let on = o.on(index);
+    let on = match record.file {
+        NONE => o.on(index),
+        file => o.ctx.objects.on_path(o.ctx, index, files::path(o.ctx, files::get(o.ctx, file)?)?),
+    };
     if o.kept(pipe, READ).is_none() && o.kept(pipe, WRITE).is_none() {
         create(o, pipe, record).map_err(|e| e.on(on))?;
     }

@@ -29,17 +29,27 @@ pub fn open(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>
         recreated(o, saved, flags)?
     } else if saved.flags & open_file_flags::OF_PROCESS != 0 {
         let root = process::getpid();
-        fd::open_at(Fd::CWD, &of_process(ctx, path, root)?, flags, 0)
+        fd::open_at(Fd::CWD, &of_process(ctx, files::saved_path(ctx, file)?, root)?, flags, 0)
             .map_err(|e| Error::os("cannot open")(e).on(on))?
     } else {
-        by_path(o, path, flags, object.open_flags, file)
+        let create = if is_fresh(ctx, object, file) { O_CREAT } else { 0 };
+        by_path(o, path, flags | create, object.open_flags, file)
             .or_else(|e| callers_own(o, index, file).ok_or(e))
             .map_err(|e| e.on(on))?
     };
     let fd = o.raise(fd)?;
-    check(o, saved, file, fd).map_err(|e| e.on(on))?;
+    let min_size = if is_fresh(ctx, object, file) { 0 } else { saved.min_size };
+    check(o, saved, file, fd, min_size).map_err(|e| e.on(on))?;
     position(object, saved, flags, fd).map_err(|e| e.on(on))?;
     Ok(Some(fd))
+}
+
+/// A log that `--path` leads to another place: may be missing there, or shorter. What is only ever written at its
+/// end has no offset that counts.
+fn is_fresh(ctx: &Ctx, object: &Object, file: &FileIdent) -> bool {
+    object.open_flags & (O_ACCMODE | O_APPEND) == O_WRONLY | O_APPEND
+        && file.mode & S_IFMT == S_IFREG
+        && files::path(ctx, file).ok() != files::saved_path(ctx, file).ok()
 }
 
 /// The offset, and whether changes have been seen.
@@ -101,7 +111,7 @@ pub fn open_late(o: &Placer) -> Result<()> {
             continue;
         }
         let saved: &OpenFile = o.ctx.image.payload(object.payload)?;
-        let path = files::path(o.ctx, files::get(o.ctx, saved.file)?)?;
+        let path = files::saved_path(o.ctx, files::get(o.ctx, saved.file)?)?;
         let on = o.ctx.objects.on_path(o.ctx, index, path);
         let flags = object.open_flags & !NOT_AGAIN | O_NOCTTY;
         if saved.flags & open_file_flags::OPEN_LATE != 0 {
@@ -142,8 +152,8 @@ fn recreated(o: &Maker, saved: &OpenFile, flags: u32) -> Result<Fd> {
 }
 
 fn by_path(o: &Maker, path: &'static [u8], flags: u32, saved: u32, file: &FileIdent) -> Result<Fd> {
-    const REMEDY: &str = "bring the file back, or give another one with --fd NUMBER=PATH; --ignore-changed-files makes an empty one";
-    match fd::open(path, flags, 0) {
+    const REMEDY: &str = "bring the file back, or give another one with --fd NUMBER=PATH or --path OLD=NEW; --ignore-changed-files makes an empty one";
+    match fd::open(path, flags, file.mode & 0o777) {
         Ok(fd) => Ok(fd),
         Err(Errno::ENOENT)
             if o.ctx.options.ignore_changed_files
@@ -177,7 +187,7 @@ fn callers_own(o: &Maker, index: u32, file: &FileIdent) -> Option<Fd> {
 }
 
 /// It must be of the same type, and not shorter.
-fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
+fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd, min_size: u64) -> Result<()> {
     let stat = fd::fstat(fd).map_err(Error::os("cannot stat"))?;
     if stat.st_mode & S_IFMT != file.mode & S_IFMT {
         return Err(
@@ -198,7 +208,7 @@ fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
     if stat.st_rdev != file.rdev && file.mode & S_IFMT != S_IFREG {
         return Err(Error::new("another device now:").remedy("give another one with --fd NUMBER=PATH"));
     }
-    if (stat.st_size as u64) < saved.min_size && !o.ctx.options.ignore_changed_files {
+    if (stat.st_size as u64) < min_size && !o.ctx.options.ignore_changed_files {
         return Err(Error::new("shorter than when the program was dumped:").remedy(
             "bring the file back, give another one with --fd NUMBER=PATH, or go on with --ignore-changed-files",
         ));
@@ -206,7 +216,8 @@ fn check(o: &Maker, saved: &OpenFile, file: &FileIdent, fd: Fd) -> Result<()> {
     Ok(())
 }
 
-/// `--fd N=PATH`: opened as the descriptor was; for writing it is created when missing.
+/// `--fd N=PATH`: opened as the descriptor was, at its offset, or at the end of a file that is shorter; for writing it is
+/// created when missing.
 pub fn given(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd>> {
     let path = o.given(index).unwrap_or(b"");
     let on = o.ctx.objects.on_path(o.ctx, index, path);
@@ -216,7 +227,10 @@ pub fn given(o: &Maker, index: u32, object: &'static Object) -> Result<Option<Fd
         .map_err(|e| Error::os("--fd: cannot open")(e).on(on))?;
     let fd = o.raise(fd)?;
     if object.offset != 0 {
-        let _ = fd::lseek(fd, object.offset, SEEK_SET);
+        // A new log does not begin with a hole where the old one was.
+        let size = fd::fstat(fd)
+            .map_or(0, |s| if s.st_mode & S_IFMT == S_IFREG { s.st_size as u64 } else { u64::MAX });
+        let _ = fd::lseek(fd, object.offset.min(size), SEEK_SET);
     }
     Ok(Some(fd))
 }

@@ -3,6 +3,7 @@
 use super::make::Maker;
 use super::{Queued, messages, socket as options};
 use crate::ctx::Ctx;
+use crate::paths;
 use crate::report::{Error, Result, note, say};
 use crate::sys::{CPath, Errno, Fd, fd, object as os, socket as sys};
 use ckpt_format::fd::socket::{UnixSocket, socket_state, unix_flags};
@@ -195,15 +196,19 @@ pub fn settle(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
 fn in_dir<T>(
     o: &Maker,
     saved: &UnixSocket,
-    f: impl FnOnce(&'static [u8]) -> crate::sys::Result<T>,
+    f: impl FnOnce(&[u8]) -> crate::sys::Result<T>,
 ) -> crate::sys::Result<T> {
     let blob = |span| o.ctx.image.blob(span).map_err(|_| Errno::EINVAL);
     let (name, dir) = (blob(saved.name)?, blob(saved.dir)?);
+    if name.first() == Some(&b'/') {
+        return f(paths::rename(&o.ctx.options, name)?.as_bytes());
+    }
     if dir.is_empty() {
         return f(name);
     }
     let back = fd::open(b".", O_PATH, 0)?;
-    let result = fd::chdir(dir).and_then(|()| f(name));
+    let dir = paths::rename(&o.ctx.options, dir);
+    let result = dir.and_then(|dir| fd::chdir(dir.as_bytes())).and_then(|()| f(name));
     let returned = os::fchdir(back);
     fd::close(back);
     returned.and(result)
@@ -215,16 +220,18 @@ fn bind(o: &Maker, saved: &UnixSocket, fd: Fd) -> Result<()> {
         return Ok(());
     }
     let name = o.ctx.image.blob(saved.name)?;
-    let address = Address::new(name)?;
     let is_path = name[0] != 0;
     // The socket file has its mode from the start: chmod(2) would follow a link put in its place.
     let umask = crate::sys::fd::umask(!saved.mode & 0o777);
-    let bound = in_dir(o, saved, |name| match sys::bind(fd, address.as_bytes()) {
-        Err(Errno::EADDRINUSE) if is_path && is_stale(name, saved.kind) => {
-            fd::unlink(name)?;
-            sys::bind(fd, address.as_bytes())
+    let bound = in_dir(o, saved, |name| {
+        let address = Address::new(name).map_err(|_| Errno::ENAMETOOLONG)?;
+        match sys::bind(fd, address.as_bytes()) {
+            Err(Errno::EADDRINUSE) if is_path && is_stale(name, saved.kind) => {
+                fd::unlink(name)?;
+                sys::bind(fd, address.as_bytes())
+            }
+            r => r,
         }
-        r => r,
     });
     crate::sys::fd::umask(umask);
     if bound.is_ok() && is_path {
@@ -232,8 +239,11 @@ fn bind(o: &Maker, saved: &UnixSocket, fd: Fd) -> Result<()> {
     }
     bound.map_err(|e| {
         let remedy = match e {
-            Errno::EADDRINUSE => "end the program that uses it (perhaps the one that was dumped)",
+            Errno::EADDRINUSE => {
+                "end the program that uses it (perhaps the one that was dumped), or use --path OLD=NEW"
+            }
             Errno::ENOENT => "make its folder",
+            Errno::ENAMETOOLONG => "the name of a unix socket has at most 108 bytes: choose a shorter --path",
             _ => "",
         };
         say(format_args!("the name of the socket is {}", crate::report::Printable(name)));
@@ -265,8 +275,12 @@ pub fn remove_made(ctx: &Ctx) -> Result<()> {
         }
         let saved: &UnixSocket = ctx.image.payload(object.payload)?;
         let (dir, name) = (ctx.image.blob(saved.dir)?, ctx.image.blob(saved.name)?);
-        let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
-        if let Ok(path) = CPath::concat(&[dir, slash, name]) {
+        let renamed = |path| paths::rename(&ctx.options, path);
+        let path = match dir.is_empty() {
+            true => renamed(name),
+            false => renamed(dir).and_then(|dir| CPath::concat(&[dir.as_bytes(), b"/", name])),
+        };
+        if let Ok(path) = path {
             let _ = fd::unlink(path.as_bytes());
         }
     }
@@ -274,7 +288,7 @@ pub fn remove_made(ctx: &Ctx) -> Result<()> {
 }
 
 /// Whether a path is a socket that no process has open.
-fn is_stale(path: &'static [u8], kind: u32) -> bool {
+fn is_stale(path: &[u8], kind: u32) -> bool {
     if os::mode_of(path).is_ok_and(|mode| mode & S_IFMT != S_IFSOCK) {
         return false;
     }
@@ -357,7 +371,15 @@ pub fn connect(o: &Maker, index: u32, _: &'static Object) -> Result<()> {
     }
     let remote = o.ctx.image.blob(saved.remote)?;
     let Some(fd) = o.made(index).filter(|_| !remote.is_empty()) else { return Ok(()) };
-    match sys::connect(fd, Address::new(remote)?.as_bytes()) {
+    let connected = if remote[0] == b'/' {
+        paths::rename(&o.ctx.options, remote).and_then(|path| {
+            let address = Address::new(path.as_bytes()).map_err(|_| Errno::ENAMETOOLONG)?;
+            sys::connect(fd, address.as_bytes())
+        })
+    } else {
+        sys::connect(fd, Address::new(remote)?.as_bytes())
+    };
+    match connected {
         Err(e) if o.ctx.options.ignore_changed_files => {
             note(format_args!("fd {}: left unconnected: {e}", fd.0));
             Ok(())

@@ -12,11 +12,11 @@ pub fn getppid() -> i32 {
     plain(__NR_getppid) as i32
 }
 
-/// CLOCK_MONOTONIC, in ns.
-pub fn monotonic_ns() -> u64 {
+/// A clock (CLOCK_*), in ns.
+pub fn clock_ns(clock: u32) -> u64 {
     let mut t = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec.
-    let _ = unsafe { sys!(__NR_clock_gettime, CLOCK_MONOTONIC, &raw mut t) };
+    let _ = unsafe { sys!(__NR_clock_gettime, clock, &raw mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
@@ -195,6 +195,12 @@ pub fn yield_now() {
 pub fn unshare(flags: u32) -> Result<()> {
     // SAFETY: changes namespaces, no memory.
     unsafe { sys!(__NR_unshare, flags) }.map(drop)
+}
+
+/// setns(2).
+pub fn setns(namespace: Fd, kind: u32) -> Result<()> {
+    // SAFETY: changes namespaces, no memory.
+    unsafe { sys!(__NR_setns, namespace.0, kind) }.map(drop)
 }
 
 pub fn personality(value: u32) -> Result<usize> {
