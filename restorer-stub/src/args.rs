@@ -20,6 +20,8 @@ pub enum Memory {
     Eager,
     /// What can be stays mapped from the image.
     Map,
+    /// What can be is read while the program runs already.
+    Lazy,
 }
 
 /// `--fd N=PATH`.
@@ -56,6 +58,8 @@ pub struct Options {
     pub ignore_changed_files: bool,
     /// Do not check the checksums of page data.
     pub no_verify: bool,
+    /// `--fail-point fill`, for tests: what fills memory while the program runs stops before it begins.
+    pub fill_stopped: bool,
     /// Go on in spite of missing CPU features.
     pub ignore_cpu: bool,
     fds: [FdOverride; MAX_FDS],
@@ -76,6 +80,15 @@ impl Options {
 
     pub fn maps_memory(&self) -> bool {
         self.memory == Memory::Map
+    }
+
+    pub fn is_lazy(&self) -> bool {
+        self.memory == Memory::Lazy
+    }
+
+    /// Memory is not read before the program runs.
+    pub fn is_at_once(&self) -> bool {
+        self.memory != Memory::Eager
     }
 
     /// The path that the caller gave for a descriptor.
@@ -99,6 +112,7 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         chdir: None,
         ignore_changed_files: false,
         no_verify: false,
+        fill_stopped: false,
         ignore_cpu: false,
         fds: [FdOverride { fd: -1, path: b"" }; MAX_FDS],
         fd_count: 0,
@@ -136,6 +150,7 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
             b"--verbose" | b"-v" => o.verbose = true,
             b"--stopped" => o.stopped = true,
             b"--ignore-changed-files" => o.ignore_changed_files = true,
+            b"--fail-point" => o.fill_stopped = needed()? == b"fill",
             b"--no-verify" => o.no_verify = true,
             b"--ignore-cpu" => o.ignore_cpu = true,
             _ => {
@@ -164,7 +179,8 @@ fn memory(value: &'static [u8]) -> Result<Memory> {
     match value {
         b"eager" => Ok(Memory::Eager),
         b"map" => Ok(Memory::Map),
-        _ => Err(Error::new("--memory does not know").path(value).remedy("use eager or map")),
+        b"lazy" => Ok(Memory::Lazy),
+        _ => Err(Error::new("--memory does not know").path(value).remedy("use eager, lazy or map")),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Ctx {
     pub current: AtomicU32,
     /// Present id of each saved thread, by its index in the table; shared with the tracer.
     pub tids: &'static [AtomicI32],
+    /// What of the memory has been filled, with `--memory lazy`.
+    pub states: crate::mem::lazy::States,
     /// Path of the image as executed (AT_EXECFN), for messages.
     pub execfn: &'static [u8],
     pub page_size: u64,

@@ -14,6 +14,10 @@ Options:
                               ns: the saved ids in a new pid namespace
                               (several processes need same or ns: they know each other's ids)
       --memory MODE           eager (default): all memory is read before the program runs
+                              lazy: at once, and exact: memory is filled while the program runs; system
+                              calls and signals wait until it is. Needs the saved ids (--pid same, ns);
+                              where it cannot be had, it is as eager (--verbose says why). If what fills
+                              the memory is killed, or this file is damaged, the program is killed
                               map: memory stays mapped from this file: at once, whatever its size, and
                               shared between copies. Not exact: what the program gives back by
                               MADV_DONTNEED shows the saved bytes again instead of zeros; what mremap(2)

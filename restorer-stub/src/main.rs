@@ -39,6 +39,7 @@ mod sysv;
 mod threads;
 mod timers;
 mod tracer;
+mod tracer_lazy;
 mod tree;
 mod verify;
 
@@ -105,6 +106,11 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         tasks: work.shared_slice(image.tasks.len())?,
         current: AtomicU32::new(image.header.root_task),
         tids: work.shared_slice(image.threads.len())?,
+        states: mem::lazy::States::new(work.shared_slice(if options.is_lazy() {
+            image.extents.len()
+        } else {
+            0
+        })?),
         execfn: initial.execfn,
         page_size: initial.page_size,
         callers_group: sys::object::own_group(),

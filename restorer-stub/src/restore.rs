@@ -1,14 +1,14 @@
 //! A process that becomes one of the program's: its stages in order.
 
 use crate::ctx::{Ctx, Mode};
-use crate::mem::{fill, map, own, shared, tids, vdso};
+use crate::mem::{fill, lazy, map, own, shared, tids, vdso};
 use crate::report::{self, Error, Printable, Result, fail, say};
 use crate::shared::{Step, TaskShared};
 use crate::sys::{fd, process};
 use crate::{attributes, family, files, objects, sharers, signals, sysv, threads, timers};
 use ckpt_format::{Mm, Task};
 use core::sync::atomic::Ordering;
-use linux_raw_sys::general::{__NR_munmap, __NR_prctl, __NR_set_robust_list};
+use linux_raw_sys::general::{__NR_close, __NR_munmap, __NR_prctl, __NR_set_robust_list};
 use linux_raw_sys::prctl::{PR_SET_DUMPABLE, PR_SET_PTRACER};
 
 /// Restores the root of the tree in the calling process, and the others in children of it.
@@ -110,8 +110,10 @@ fn place(ctx: &'static Ctx, task: &'static Task, mm: &Mm, own: &TaskShared) -> R
         attributes::set_mm(ctx, mm)?;
     }
     map::map_all(ctx, mm)?;
+    lazy::begin(ctx, mm)?;
     report::passed("memory is mapped");
     let suspects = fill::fill_all(ctx, mm)?;
+    lazy::fill_first(ctx, task, mm)?;
     report::passed("memory is filled");
     map::finish_all(ctx, mm)?;
     report::passed("memory has its rights");
@@ -167,6 +169,9 @@ fn last_calls(
     if process::prctl(PR_SET_PTRACER, ctx.shared.wait_for_tracer() as u64, 0).is_ok() {
         shared.add_call(__NR_prctl, [u64::from(PR_SET_PTRACER), 0, 0, 0, 0, 0])?;
     }
+    if let number @ 1.. = shared.uffd.load(Ordering::SeqCst) {
+        shared.add_call(__NR_close, [number as u64, 0, 0, 0, 0, 0])?;
+    }
     let (hole, end) = (ctx.config.hole_addr, ctx.config.hole_addr + ctx.config.hole_len);
     let kept = kept_vdso.map_or((end, end), |k| (k.start as u64, k.end as u64));
     if kept.1 < end {
@@ -182,7 +187,15 @@ fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
     report::end();
     match ctx.fd_owner(task) {
         Some(owner) if owner != ctx.index() => Ok(()),
-        _ => close_descriptors(ctx),
+        _ => match ctx.own()?.uffd.load(Ordering::SeqCst) {
+            // That one the tracer closes.
+            number @ 1.. => {
+                let failed = Error::os("cannot close descriptors");
+                fd::close_range(ctx.high_fd(), number as u32 - 1).map_err(&failed)?;
+                fd::close_range(number as u32 + 1, u32::MAX).map_err(failed)
+            }
+            _ => close_descriptors(ctx),
+        },
     }
 }
 

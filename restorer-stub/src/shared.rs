@@ -8,7 +8,7 @@
 use crate::report::{Error, Result};
 use crate::sys::process::{self, futex_set, futex_wait, futex_wake};
 use crate::sys::thread;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::general::{FUTEX_OWNER_DIED, FUTEX_WAITERS};
 use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
 use zerocopy::FromZeros;
@@ -35,6 +35,9 @@ pub enum Step {
 }
 
 const STEPS: usize = 4;
+/// The tracer's word behind those for the steps: it is about to let the program run, and somebody else may be
+/// waited for in its place.
+const HANDING_OVER: usize = STEPS;
 
 /// Words with an owner, and the robust list that says so.
 #[derive(FromZeros)]
@@ -119,7 +122,15 @@ pub struct Shared {
     pub explained: AtomicU32,
     /// 1 when the root of the tree has ended and the namespace's init is to go on without a supervisor.
     pub detach: AtomicU32,
-    tracer: Owned<STEPS>,
+    /// 1 if memory is filled while the program runs (`mem::lazy`).
+    pub lazy: AtomicU32,
+    /// The tracer then, as seen by who made it; 0 when it has ended.
+    pub filler: AtomicU32,
+    /// What it could not lead: index + 1 of a task that ended.
+    pub lost: AtomicU32,
+    /// 1 when its maker has taken over.
+    taken_over: AtomicU32,
+    tracer: Owned<{ STEPS + 1 }>,
     /// The supervisor's, until it traces.
     supervisor: Owned<1>,
 }
@@ -163,7 +174,31 @@ impl Shared {
 
     /// The tracer gives up: whoever waits for it ends.
     pub fn give_up(&self) {
-        (0..STEPS).for_each(|step| self.tracer.say(step, Said::Failed));
+        (0..=STEPS).for_each(|word| self.tracer.say(word, Said::Failed));
+    }
+
+    pub fn is_lazy(&self) -> bool {
+        self.lazy.load(Ordering::SeqCst) != 0
+    }
+
+    /// The tracer, when all others are stopped by it: gives its words to who made it, which is waited for.
+    pub fn hand_over(&self) {
+        self.tracer.say(HANDING_OVER, Said::Done);
+        while self.taken_over.load(Ordering::SeqCst) == 0 {
+            futex_wait(&self.taken_over, 0);
+        }
+    }
+
+    /// Waits for that, in who made the tracer.
+    pub fn wait_for_handing_over(&self) -> Said {
+        self.tracer.wait(HANDING_OVER)
+    }
+
+    /// Who made the tracer says its words from now on.
+    pub fn take_over(&self) -> Result<()> {
+        self.tracer.own()?;
+        futex_set(&self.taken_over, 1);
+        Ok(())
     }
 
     /// Waits for the end of the process that traced, or until it no longer needs to be watched.
@@ -187,6 +222,8 @@ pub struct TaskShared {
     descriptors: AtomicU32,
     /// 1 when the address space that it shares is complete.
     memory: AtomicU32,
+    /// Number of the userfaultfd of the task, if its memory is filled while it runs; else 0.
+    pub uffd: AtomicI32,
     /// System calls that the leader makes under the tracer's hand, the last of which may unmap the
     /// stub: number and arguments.
     calls: [[AtomicU64; 7]; MAX_CALLS],

@@ -6,7 +6,7 @@ use crate::report::say;
 use crate::shared::Said;
 use crate::sys::process::{self, Wait};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd, object, signal};
-use crate::{family, signals};
+use crate::{family, signals, tracer_lazy};
 use ckpt_format::EXIT_RESTORE_FAILED;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{
@@ -31,6 +31,9 @@ pub enum Helper {
 /// Runs until the program ends. All signals are blocked and taken one by one.
 pub fn run(ctx: &Ctx, program: i32, helper: Option<(Helper, i32)>) -> ! {
     loop {
+        if ctx.mode() == Mode::Same {
+            tracer_lazy::reap(ctx, program);
+        }
         while let Ok(Some((pid, status))) = process::wait(program, __WALL | WNOHANG | WUNTRACED | WCONTINUED)
         {
             let mut news = (pid == program).then_some(status);

@@ -8,7 +8,7 @@ use crate::report::{self, Error, On, Result};
 use crate::shared::{Said, Step};
 use crate::sys::process::{self, Wait};
 use crate::sys::ptrace;
-use crate::{files, objects, seccomp, sysv};
+use crate::{files, objects, seccomp, sysv, tracer_lazy};
 use ckpt_format::task::task_flags;
 use ckpt_format::{Regs, Task, Thread};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -26,13 +26,15 @@ pub enum Outcome {
     Running,
     /// The task of that index ended before; if it could, it said why.
     Lost(usize),
+    /// Somebody has said why.
+    Failed,
 }
 
 /// Leads all tasks to where only their registers are missing, makes them run on and lets go.
 ///
 /// # Errors
 /// When a thread cannot be traced: nothing has run then, and nothing may.
-pub fn run(ctx: &Ctx) -> Result<Outcome> {
+pub fn run(ctx: &'static Ctx) -> Result<Outcome> {
     let outcome = lead(ctx);
     if !matches!(outcome, Ok(Outcome::Running)) {
         sysv::remove_made(ctx);
@@ -42,7 +44,7 @@ pub fn run(ctx: &Ctx) -> Result<Outcome> {
     outcome
 }
 
-fn lead(ctx: &Ctx) -> Result<Outcome> {
+fn lead(ctx: &'static Ctx) -> Result<Outcome> {
     for step in [Step::Created, Step::Joined, Step::Placed, Step::Ready] {
         for (index, shared) in ctx.tasks.iter().enumerate() {
             if ctx.takes_part(index, step) && shared.wait(step) != Said::Done {
@@ -65,18 +67,28 @@ fn lead(ctx: &Ctx) -> Result<Outcome> {
         return Err(e);
     }
     report::passed("threads are stopped");
-    let mut state = Xstate::new(ctx)?;
-    // Those that live in the address space of another before that one, which has the stub unmapped.
-    let mut backwards = ctx.image.tasks.iter().enumerate().rev().filter(|(_, t)| t.threads.count > 0);
-    if let Err(e) = backwards.try_for_each(|(index, task)| set_all(ctx, index, task, &mut state)) {
+    if let Err(e) = set_and_let_go(ctx) {
         for_all(ctx, |tid| process::kill(tid, SIGKILL));
         return Err(e);
     }
+    Ok(Outcome::Running)
+}
+
+/// All threads are stopped: gives them their state, and lets them run.
+fn set_and_let_go(ctx: &'static Ctx) -> Result<()> {
+    let missing = tracer_lazy::collect(ctx)?;
+    let mut state = Xstate::new(ctx)?;
+    // Those that live in the address space of another before that one, which has the stub unmapped.
+    let mut backwards = ctx.image.tasks.iter().enumerate().rev().filter(|(_, t)| t.threads.count > 0);
+    backwards.try_for_each(|(index, task)| set_all(ctx, index, task, &mut state))?;
     report::passed("threads have their registers");
+    if let Some(missing) = missing {
+        return tracer_lazy::fill(ctx, missing);
+    }
     ctx.shared.resumed.store(1, Ordering::SeqCst);
     let_go(ctx)?;
     report::passed("the program runs");
-    Ok(Outcome::Running)
+    Ok(())
 }
 
 /// Detaches: first from stopped tasks, so that their parents, which run on only then, find them stopped.

@@ -4,7 +4,7 @@
 use crate::args::PidMode;
 use crate::ctx::{self, Ctx, Mode};
 use crate::family::{self, fork_begun};
-use crate::mem::own;
+use crate::mem::{lazy, own};
 use crate::report::{self, Error, On, Result, fail, note, say};
 use crate::restore::become_program;
 use crate::shared::Step;
@@ -12,7 +12,7 @@ use crate::supervisor::Helper;
 use crate::sys::process::{self, Wait};
 use crate::sys::{CPath, Decimal, Errno, Fd, fd, signal, thread};
 use crate::tracer::Outcome;
-use crate::{clock, creds, signals, supervisor, sysv, tracer};
+use crate::{clock, creds, signals, supervisor, sysv, tracer, tracer_lazy};
 use ckpt_format::task::task_flags;
 use ckpt_format::thread::thread_flags;
 use ckpt_format::{EXIT_RESTORE_FAILED, Image};
@@ -65,9 +65,9 @@ fn auto(ctx: &'static Ctx) -> Error {
     // In place it may be a group leader, which cannot start a session.
     let has_terminal = ctx.image.tasks.iter().any(|t| t.flags & task_flags::CTTY_INSIDE != 0);
     // Other ids would have to be looked for in all of its memory.
-    let is_mapped = ctx.options.maps_memory();
+    let at_once = ctx.options.is_at_once();
     let own_clocks = ctx.options.time_namespace;
-    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal || is_mapped || own_clocks {
+    if ctx.image.threads.len() > 1 || sysv::is_needed(ctx) || has_terminal || at_once || own_clocks {
         match namespaces_work(ctx) {
             Ok(()) => return namespace(ctx),
             // Go and others keep ids that nobody knows how to correct.
@@ -108,6 +108,7 @@ fn try_in_place(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     sysv::check(ctx)?;
     clock::enter(ctx)?;
     ctx.set_mode(Mode::New);
+    lazy::decide(ctx, Mode::New);
     note(format_args!("restoring in place, as process {}", process::getpid()));
     let failed = Error::os("cannot start the tracer");
     // Before there is a tracer, which waits for our word.
@@ -137,8 +138,8 @@ fn make_tracer(ctx: &'static Ctx, _: usize) -> ! {
 }
 
 /// The tracer of a program that is restored in place.
-fn helper(ctx: &Ctx) -> ! {
-    close_all_but_messages();
+fn helper(ctx: &'static Ctx) -> ! {
+    close_unneeded(ctx);
     match tracer::run(ctx) {
         Ok(_) => process::exit_group(0),
         Err(e) => {
@@ -149,14 +150,30 @@ fn helper(ctx: &Ctx) -> ! {
     }
 }
 
-/// Every descriptor would keep pipes and terminals open that the program has closed.
-fn close_all_but_messages() {
+/// Closes all descriptors but those for messages, and the image's if it is still to be read. Every other one
+/// would keep pipes and terminals open that the program has closed.
+fn close_unneeded(ctx: &Ctx) {
+    let image = ctx.shared.is_lazy().then_some(ctx.image_fd.0 as u32);
+    let mut keep = [image, None, None];
+    for (slot, messages) in keep.iter_mut().skip(1).zip(report::descriptors()) {
+        *slot = Some(messages);
+    }
+    keep.sort_unstable();
     let mut first = 0;
-    for keep in report::descriptors() {
+    for keep in keep.into_iter().flatten() {
         let _ = keep.checked_sub(1).map(|last| fd::close_range(first, last));
         first = keep + 1;
     }
     let _ = fd::close_range(first, u32::MAX);
+}
+
+/// Traces the restore, in a process of its own where that has to go on when the program runs.
+fn trace(ctx: &'static Ctx) -> Result<Outcome> {
+    if ctx.shared.is_lazy() {
+        return tracer_lazy::run_apart(ctx);
+    }
+    ctx.shared.own_tracer()?;
+    tracer::run(ctx)
 }
 
 /// With the same ids, in the present pid namespace.
@@ -172,6 +189,7 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     ids_are_free(ctx)?;
     sysv::check(ctx)?;
     clock::for_children(ctx)?;
+    lazy::decide(ctx, Mode::Same);
     ctx.shared.own_supervisor()?;
     if !ctx.is_alone() {
         // Whatever loses its parent while a restore fails comes to us, to be ended.
@@ -179,11 +197,14 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     }
     let program = fork_program(ctx, Mode::Same)?;
     note(format_args!("restoring with the same ids: process {program}"));
-    close_all_but_messages();
-    let traced =
-        ctx.shared.own_tracer().and_then(|()| own::unmap_all(&ctx.config)).and_then(|()| tracer::run(ctx));
-    match traced {
+    close_unneeded(ctx);
+    match own::unmap_all(&ctx.config).and_then(|()| trace(ctx)) {
         Ok(Outcome::Running) => {}
+        Ok(Outcome::Failed) => {
+            let _ = process::kill(program, SIGKILL);
+            family::destroy(ctx, program);
+            process::exit_group(EXIT_RESTORE_FAILED);
+        }
         Ok(Outcome::Lost(index)) => {
             let status = family::destroy(ctx, program);
             supervisor::lost(ctx, index, status)
@@ -337,6 +358,7 @@ fn namespaces_work(ctx: &Ctx) -> Result<()> {
 
 fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     unshare(ctx)?;
+    lazy::decide(ctx, Mode::Ns);
     ctx.shared.own_supervisor()?;
     signals::reset(SIGCHLD);
     let init = process::fork(SIGCHLD as u32, None).map_err(Error::os("cannot start the namespace's init"))?;
@@ -347,7 +369,7 @@ fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
     ctx.shared.wait_for_tracer();
     let program = fork_program(ctx, Mode::Ns)?;
     note(format_args!("restoring in a pid namespace: process {program} outside of it"));
-    close_all_but_messages();
+    close_unneeded(ctx);
     let _ = own::unmap_all(&ctx.config);
     supervise(ctx, program, Some(init), Helper::Init)
 }
@@ -363,15 +385,19 @@ fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>, kind: Helper) -> ! {
 
 /// Process 1 of the namespace: mounts /proc, traces, then reaps orphans. Dies with the supervisor,
 /// and everything in the namespace with it.
-fn run_init(ctx: &Ctx) -> ! {
+fn run_init(ctx: &'static Ctx) -> ! {
     ctx.shared.end_with_supervisor();
     process::set_name(b"ckpt-init\0\0\0\0\0\0\0");
     if let Err(e) = fd::mount(b"proc", b"/proc", b"proc", MS_NOSUID_NODEV_NOEXEC) {
         note(format_args!("/proc shows the ids outside of the namespace: {e}"));
     }
-    close_all_but_messages();
-    match ctx.shared.own_tracer().and_then(|()| tracer::run(ctx)) {
+    close_unneeded(ctx);
+    match trace(ctx) {
         Ok(Outcome::Running) => {}
+        Ok(Outcome::Failed) => {
+            ctx.shared.give_up();
+            process::exit_group(EXIT_RESTORE_FAILED);
+        }
         Ok(Outcome::Lost(index)) => {
             // The root's end the supervisor sees by itself.
             if index != ctx.image.header.root_task as usize {

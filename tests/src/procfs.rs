@@ -57,8 +57,9 @@ pub fn descendants(pid: i32) -> Vec<i32> {
 
 /// The restored program: the process itself, or the one below its supervisor.
 pub fn program(pid: i32) -> i32 {
-    // The supervisor's helpers have its name, or this one.
-    let ours = [comm(pid), Some("ckpt-init".into())];
+    // The supervisor's helpers have its name, or one of these.
+    let named = |name: &str| Some(name.to_owned());
+    let ours = [comm(pid), named("ckpt-init"), named("ckpt-lazy"), named("ckpt-fill")];
     descendants(pid).into_iter().find(|&p| !ours.contains(&comm(p))).unwrap_or(pid)
 }
 

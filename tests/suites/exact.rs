@@ -44,15 +44,21 @@ fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("exact");
     for (victim, args) in VICTIMS {
         let name = args.iter().fold((*victim).to_owned(), |name, arg| format!("{name}_{arg}"));
-        suite.test(format!("{name}::same"), move |t| compare(t, victim, args, "same"));
+        suite.test(format!("{name}::same"), move |t| compare(t, victim, args, "same", "eager"));
+        suite.test(format!("{name}::lazy"), move |t| compare(t, victim, args, "same", "lazy"));
         if !victim.starts_with("cred_") {
-            suite.test_as(Who::User, format!("{name}::new"), move |t| compare(t, victim, args, "new"));
+            suite.test_as(Who::User, format!("{name}::new"), move |t| {
+                compare(t, victim, args, "new", "eager")
+            });
+            suite.test_as(Who::User, format!("{name}::lazy-user"), move |t| {
+                compare(t, victim, args, "ns", "lazy")
+            });
         }
     }
     suite.run()
 }
 
-fn compare(t: &T, victim: &str, args: &[&str], mode: &str) -> TestResult {
+fn compare(t: &T, victim: &str, args: &[&str], mode: &str, memory: &str) -> TestResult {
     if mode == "same" {
         need_root()?;
     }
@@ -66,7 +72,7 @@ fn compare(t: &T, victim: &str, args: &[&str], mode: &str) -> TestResult {
     let rss_before = view::anonymous_kib(original.pid());
     t.dump(original.pid()).kill().ok()?;
     original.wait_exit()?;
-    let mut restored = t.restore("saved.ckpt").pid(mode).start()?;
+    let mut restored = t.restore("saved.ckpt").pid(mode).args(["--memory", memory]).start()?;
     t.tell("ping")?;
     t.wait_until("sign of life", || {
         restored.ensure_alive()?;
@@ -77,7 +83,11 @@ fn compare(t: &T, victim: &str, args: &[&str], mode: &str) -> TestResult {
     }
     let pid = procfs::program(restored.pid());
     t.wait_until("the end of the trace", || Ok(procfs::status(pid, "TracerPid").as_deref() == Some("0")))?;
-    let after = view::of(pid);
+    let mut after = view::of(pid);
+    t.wait_until("a restored victim at rest", || {
+        let last = std::mem::replace(&mut after, view::of(pid));
+        Ok(last == after)
+    })?;
     // Needs a privilege; stdio is the caller's.
     let mut ignored = vec!["fd 0"];
     if mode == "new" {

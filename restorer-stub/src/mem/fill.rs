@@ -5,6 +5,7 @@
 
 use super::blocks::{self, Blocks};
 use super::huge::{self, Huge, Staging};
+use super::lazy::Lazy;
 use super::map;
 use super::map_image::Mapped;
 use super::tids::Suspects;
@@ -37,14 +38,16 @@ struct Job {
     huge: Option<Huge>,
     suspects: Option<Suspects>,
     mapped: Option<Mapped>,
+    lazy: Option<Lazy>,
 }
 
 /// Fills every VMA. Says where ids may have to be corrected.
 pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<Option<&'static Suspects>> {
     let vmas = map::vmas(ctx, mm)?;
     let mapped = Mapped::of(ctx, vmas)?;
+    let lazy = Lazy::of(ctx)?;
     let mut total = 0u64;
-    for vma in vmas {
+    for vma in vmas.iter().filter(|v| lazy.is_none_or(|l| !l.has(ctx, v))) {
         let all = extents(ctx, vma)?;
         let read = |i: &usize| mapped.is_none_or(|m| !m.has(vma, all, *i));
         total += (0..all.len()).filter(read).map(|i| all[i].len).sum::<u64>();
@@ -52,7 +55,7 @@ pub fn fill_all(ctx: &'static Ctx, mm: &Mm) -> Result<Option<&'static Suspects>>
     let huge = if total >= huge::WORTH_IT { Huge::new(ctx, vmas) } else { None };
     let suspects = Suspects::new(ctx)?;
     let next = AtomicUsize::new(0);
-    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next, huge, suspects, mapped })?;
+    let job: &'static Job = ctx.work.value(Job { ctx, vmas, next, huge, suspects, mapped, lazy })?;
     let mut helpers = [0i32; MAX_HELPERS];
     let wanted = (total / WORTH_A_HELPER).min(cpus().saturating_sub(1) as u64).min(MAX_HELPERS as u64);
     for slot in helpers.iter_mut().take(wanted as usize) {
@@ -122,9 +125,10 @@ impl Cursor {
         }
     }
 
-    /// Whether what is `n` places behind `at`, in the same VMA, is mapped from the image.
+    /// Whether what is `n` places behind `at`, in the same VMA, is mapped from the image, or filled later.
     fn is_mapped(&self, job: &Job, at: usize, n: usize) -> bool {
-        job.mapped.is_some_and(|m| m.has(self.vma, self.extents, at - self.before + n))
+        job.lazy.is_some_and(|l| l.has(job.ctx, self.vma))
+            || job.mapped.is_some_and(|m| m.has(self.vma, self.extents, at - self.before + n))
     }
 }
 

@@ -5,6 +5,8 @@ pub mod aio;
 pub mod blocks;
 pub mod fill;
 pub mod huge;
+pub mod lazy;
+pub mod lazy_fill;
 pub mod map;
 pub mod map_image;
 pub mod own;

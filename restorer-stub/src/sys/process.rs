@@ -48,6 +48,12 @@ pub fn pidfd_open_with(pid: i32, flags: u32) -> Result<Fd> {
     unsafe { sys!(__NR_pidfd_open, pid, flags) }.map(|fd| Fd(fd as i32))
 }
 
+/// pidfd_getfd(2): a duplicate of a descriptor of another process, which must be one that we may trace.
+pub fn pidfd_getfd(pidfd: Fd, number: i32) -> Result<Fd> {
+    // SAFETY: touches no memory.
+    unsafe { sys!(__NR_pidfd_getfd, pidfd.0, number, 0) }.map(|fd| Fd(fd as i32))
+}
+
 pub fn pidfd_kill(pidfd: Fd, signal: i32) -> Result<()> {
     // SAFETY: no siginfo is passed.
     unsafe { sys!(__NR_pidfd_send_signal, pidfd.0, signal, 0, 0) }.map(drop)

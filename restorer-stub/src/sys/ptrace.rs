@@ -55,7 +55,36 @@ pub fn to_syscall(tid: i32) -> Result<()> {
 }
 
 pub fn detach(tid: i32) -> Result<()> {
-    request(PTRACE_DETACH, tid, 0)
+    detach_with(tid, 0)
+}
+
+/// In a stop at the delivery of a signal: delivers it.
+pub fn detach_with(tid: i32, signal: i32) -> Result<()> {
+    request(PTRACE_DETACH, tid, signal as usize)
+}
+
+/// A thread in a stop at a system call.
+pub enum At {
+    /// About to make the call of that number; `None` for calls by another ABI than that of x86-64.
+    Entry(Option<u64>),
+    /// The call is over.
+    Exit,
+}
+
+/// PTRACE_GET_SYSCALL_INFO (Linux 5.3).
+pub fn syscall_stop(tid: i32) -> Result<At> {
+    const AUDIT_ARCH_X86_64: u64 = 0xc000_003e;
+    // `struct ptrace_syscall_info`: operation (one byte) and architecture (the upper half), address, stack
+    // pointer, number and arguments.
+    let mut info = [0u64; 11];
+    let size = size_of_val(&info);
+    // SAFETY: the kernel writes at most `size` bytes.
+    unsafe { sys!(__NR_ptrace, PTRACE_GET_SYSCALL_INFO, tid, size, info.as_mut_ptr()) }?;
+    let is_native = info[0] >> 32 == AUDIT_ARCH_X86_64;
+    Ok(match (info[0] & 0xff) as u32 {
+        PTRACE_SYSCALL_INFO_ENTRY => At::Entry(is_native.then_some(info[3])),
+        _ => At::Exit,
+    })
 }
 
 pub fn get_regs(tid: i32) -> Result<Regs> {
