@@ -70,6 +70,9 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
         let mut one = Samples::default();
         one.add("restore", restore(&image, dir, w, &[])?);
         one.add("mapped restore", restore(&image, dir, w, &["--memory", "map"])?);
+        one.add("lazy restore", restore(&image, dir, w, &["--memory", "lazy"])?);
+        one.add("all read", all_read(&image, dir, w, &[])?);
+        one.add("lazy all read", all_read(&image, dir, w, &["--memory", "lazy"])?);
         if w.pages == "heap" {
             one.add("compressed restore", restore(&dir.join("compressed.ckpt"), dir, w, &[])?);
         }
@@ -198,6 +201,21 @@ fn restore(image: &Path, dir: &Path, w: &Workload, options: &[&str]) -> Result<f
     let mut child = spawn(image, w, options)?;
     let beat = first_beat(&heart, start, &mut child)?;
     Ok((beat - start) as f64 * 1e-9)
+}
+
+/// Time from just before the image is spawned until the program has read a word of each page of its memory.
+fn all_read(image: &Path, dir: &Path, w: &Workload, options: &[&str]) -> Result<f64> {
+    let heart = Heart::open(dir)?;
+    heart.request(b't')?;
+    let start = now_ns();
+    let mut child = spawn(image, w, options)?;
+    while !heart.is_answered() {
+        std::thread::sleep(Duration::from_millis(1));
+        if let Some(status) = child.0.try_wait()? {
+            bail!("the image ended before it had read its memory: {status}");
+        }
+    }
+    Ok((heart.answered_at() - start) as f64 * 1e-9)
 }
 
 /// Waits for a heartbeat after `start`.
@@ -337,6 +355,14 @@ fn rows(w: &Workload, s: &Samples) -> Vec<Row> {
         "no-op exec",
         "3 ms, fewer than 200 VMAs",
     );
+    time(
+        "restore, --memory lazy",
+        "lazy restore",
+        get("no-op exec"),
+        "no-op exec",
+        "3 ms, fewer than 200 VMAs",
+    );
+    time("the same, until it has read all", "lazy all read", get("all read"), "the same, eager", "1.5");
     time("restores at once, all up", "crowd", get("restore"), "one restore", "");
     time("the same, --memory map --pid ns", "mapped crowd", get("restore"), "one restore", "50 ms");
     let mut size = |what: &str, value: &str, limit: f64, limit_is: &str, target: &str| {

@@ -128,9 +128,23 @@ impl Heart {
 
     /// Has the victim do one of the limits and returns its time in seconds.
     pub fn ask(&self, what: u8) -> Result<f64> {
-        self.file.write_all_at(&u64::from(what).to_le_bytes(), 8)?;
-        wait_for("the victim's own measurement", || (self.word(1) == 0).then_some(()))?;
+        self.request(what)?;
+        wait_for("the victim's own measurement", || self.is_answered().then_some(()))?;
         Ok(self.word(2) as f64 * 1e-9)
+    }
+
+    /// As [`Self::ask`], without waiting.
+    pub fn request(&self, what: u8) -> Result<()> {
+        Ok(self.file.write_all_at(&u64::from(what).to_le_bytes(), 8)?)
+    }
+
+    pub fn is_answered(&self) -> bool {
+        self.word(1) == 0
+    }
+
+    /// When it had read all of its memory (`t`), as [`now_ns`].
+    pub fn answered_at(&self) -> u64 {
+        self.word(7)
     }
 }
 

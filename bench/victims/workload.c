@@ -9,7 +9,7 @@
  * shared, so that the benchmark sees from outside when the program runs and when it does not. When the
  * generation there changes, it counts itself as up.
  * A byte in the same page asks for one of the limits: 'w' write all memory to DIR/own-write,
- * 'f' fork a child that exits; the time it took (ns) is left beside the heartbeat.
+ * 'f' fork a child that exits, 't' read a word of each page (and note when it had); the time it took (ns) is left beside the heartbeat.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -29,7 +29,7 @@
 
 struct heart {
     volatile uint64_t beat, asked, took, ready, first, generation;
-    uint64_t up;
+    uint64_t up, answered_at;
 };
 
 static uint64_t now(void) {
@@ -156,6 +156,11 @@ int main(int argc, char **argv) {
             uint64_t start = now();
             if (h->asked == 'c')
                 for (size_t i = 0; i < bytes; i += 100 * 4096) *(uint64_t *)(mem + i) += start;
+            if (h->asked == 't') {
+                uint64_t sum = 0;
+                for (size_t i = 0; i < bytes; i += 4096) sum += *(volatile uint64_t *)(mem + i);
+                h->answered_at = now() + (sum == 1);
+            }
             if (h->asked == 'w') own_write(dir, mem, bytes);
             if (h->asked == 'f') {
                 pid_t p = fork();
