@@ -129,7 +129,7 @@ pub struct Cli {
     #[arg(long)]
     pub json: bool,
 
-    /// Tell what is being done; twice for details, and how long each step took
+    /// Tell what is being done; twice for details, and how long each step took; three times for all that was seen
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 
@@ -137,7 +137,7 @@ pub struct Cli {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Append everything that is done, as with -vv, and errors, with times, to this file
+    /// Append everything that is done and seen, as with -vvv, and errors, with times, to this file
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
 }

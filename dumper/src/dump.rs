@@ -5,6 +5,7 @@ use crate::collect::{self, Facts, proc};
 use crate::contents::Contents;
 use crate::error::{Failure, Obstacle};
 use crate::freezer::Freezer;
+use crate::narrate::narrate;
 use crate::plan::{self, Options};
 use crate::ptrace::{Fate, FrozenTree};
 use crate::snapshot::{self, Snapshot};
@@ -189,7 +190,10 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     report::lap("observed: System V IPC");
     failpoint::hit("after-collect")?;
     stop_requested()?;
-    let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(named)?;
+    let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(|obstacles| {
+        narrate(&facts);
+        named(obstacles)
+    })?;
     plan.compress = request.compress;
     plan.dedup = request.dedup;
     plan.parent = parent;
@@ -219,6 +223,8 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     outcome.pause = pause?;
     let image = written?;
     report::lap("image written");
+    // The processes run on by now, unless they are to end.
+    narrate(&facts);
     copy.map_or(Ok(()), Snapshot::end)?;
     failpoint::hit("after-write")?;
     stop_requested()?;

@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod farewell;
 pub mod freezer;
 mod keep;
+mod narrate;
 pub mod plan;
 pub mod preflight;
 pub mod ptrace;

@@ -31,13 +31,17 @@ pub fn log_to(path: &Path) -> std::io::Result<()> {
 
 /// A line of the log: seconds since its begin, level, message.
 pub fn log(level: &str, message: &str) {
+    log_all(level, &[message]);
+}
+
+fn log_all(level: &str, messages: &[impl AsRef<str>]) {
     if let Some((file, since)) = LOG.get()
         && let Ok(mut file) = file.lock()
     {
-        // One write(2) each: several dumps may share a log. That it cannot be written harms nothing else.
-        let line =
-            format!("{:10.6} {level:<7} [{}] {message}\n", since.elapsed().as_secs_f64(), std::process::id());
-        let _ = file.write_all(line.as_bytes());
+        // One write(2) for all: several dumps may share a log. That it cannot be written harms nothing else.
+        let start = format!("{:10.6} {level:<7} [{}] ", since.elapsed().as_secs_f64(), std::process::id());
+        let lines: String = messages.iter().map(|m| format!("{start}{}\n", m.as_ref())).collect();
+        let _ = file.write_all(lines.as_bytes());
     }
 }
 
@@ -70,6 +74,18 @@ pub fn info(message: impl FnOnce() -> String) {
 /// For `-vv`: details.
 pub fn debug(message: impl FnOnce() -> String) {
     say(2, "debug", message);
+}
+
+/// For `-vvv` and the log: all that was seen. Written at once, as it may be much.
+pub fn trace(lines: impl FnOnce() -> Vec<String>) {
+    let (shown, logged) = wanted(3);
+    if shown || logged {
+        let lines = lines();
+        log_all("trace", &lines);
+        if shown {
+            eprintln!("{}", lines.iter().map(|l| format!("ckpt-dump: {l}")).collect::<Vec<_>>().join("\n"));
+        }
+    }
 }
 
 /// For `-vv`: that something was done by now. Printed by [`laps`], as writing takes time, too.

@@ -115,6 +115,12 @@ fn log(t: &T) -> TestResult {
     {
         ensure!(log.contains(word), "no {word:?} in\n{log}");
     }
+    // All that was seen: threads, memory, descriptors.
+    for word in
+        [format!("thread {pid} (counter): in system call"), "[heap] own".into(), "descriptors: 0 = #0".into()]
+    {
+        ensure!(log.contains(&word), "no {word:?} in\n{log}");
+    }
     end(t, victim)
 }
 

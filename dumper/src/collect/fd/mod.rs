@@ -145,6 +145,34 @@ pub enum Detail {
     Failed(String),
 }
 
+impl Detail {
+    /// The kind, for messages.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Pipe(_) => "pipe",
+            Self::EventFd(_) => "eventfd",
+            Self::TimerFd(_) => "timerfd",
+            Self::SignalFd(_) => "signalfd",
+            Self::Epoll(_) => "epoll",
+            Self::Inet(_) => "internet socket",
+            Self::Unix(_) => "unix socket",
+            Self::Netlink(_) => "netlink socket",
+            Self::Packet(_) => "packet socket",
+            Self::Tty(_) => "terminal",
+            Self::PtyMaster(_) => "pseudo-terminal master",
+            Self::Memfd(_) => "memfd",
+            Self::MessageQueue(_) => "message queue",
+            Self::Pidfd(_) => "pidfd",
+            Self::Inotify(_) => "inotify",
+            Self::Fanotify(_) => "fanotify",
+            Self::Unknown(_) => "unknown",
+            Self::Failed(_) => "not observed",
+        }
+    }
+}
+
 /// A process that was frozen.
 #[derive(Clone, Copy)]
 struct Holder<'a> {
