@@ -118,10 +118,11 @@ fn is_helper(task: &Task) -> bool {
     task.flags & task_flags::HELPER != 0
 }
 
-/// What is below that is not shown.
-const MAX_DEPTH: usize = 200;
+/// As deep as the stack allows.
+const MAX_DEPTH: usize = 100;
 
 /// A process, and those below it.
+#[inline(never)]
 fn tree(ctx: &Ctx, task: &Task, depth: usize) {
     let pad = 2 * depth;
     out(format_args!("{:pad$}{}", "", Named(ctx, task)));
@@ -130,12 +131,16 @@ fn tree(ctx: &Ctx, task: &Task, depth: usize) {
     } else {
         out(format_args!("\n"));
     }
+    let is_child = |t: &&Task| t.ppid == task.pid && t.pid != task.pid && !is_helper(t);
+    let mut children = ctx.image.tasks.iter().filter(is_child);
     if depth < MAX_DEPTH {
-        let is_child = |t: &&Task| t.ppid == task.pid && t.pid != task.pid && !is_helper(t);
-        ctx.image.tasks.iter().filter(is_child).for_each(|child| tree(ctx, child, depth + 1));
+        children.for_each(|child| tree(ctx, child, depth + 1));
+    } else if children.next().is_some() {
+        out(format_args!("{:pad$}  ... (ckpt-info shows what is below)\n", ""));
     }
 }
 
+#[inline(never)]
 fn one(ctx: &Ctx, task: &Task, pad: usize) {
     let vmas = ctx.mm(task).and_then(|mm| Ok(Image::slice(ctx.image.vmas, mm.vmas, "VMAs")?)).unwrap_or(&[]);
     let table = Image::get(ctx.image.fd_tables, task.fd_table, "descriptor table");

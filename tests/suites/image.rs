@@ -3,7 +3,8 @@
 use ckpt_tests::{Context, Error, Proc, Suite, T, TestResult, Who, ensure, need_root, procfs};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
 
 fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("image");
@@ -12,6 +13,9 @@ fn main() -> std::process::ExitCode {
         suite.test_as(who, format!("time_namespace{name}"), |t| goes_on(t, &["--time-namespace"]));
         suite.test_as(who, format!("time_namespace_ns{name}"), |t| {
             goes_on(t, &["--time-namespace", "--pid", "ns"])
+        });
+        suite.test_as(who, format!("time_namespace_lazy{name}"), |t| {
+            goes_on(t, &["--time-namespace", "--memory", "lazy"])
         });
         suite.test_as(who, format!("another_boot{name}"), another_boot);
         suite.test_as(who, format!("log{name}"), log);
@@ -74,7 +78,9 @@ fn told(t: &T, image: &str, option: &str) -> Result<String, Error> {
 }
 
 /// A directory for an instance of `template`, with what it finds there.
-fn directory(t: &T, name: &str, data: &str) -> Result<PathBuf, Error> {
+///
+/// The socket is that of who gets letters from it.
+fn directory(t: &T, name: &str, data: &str) -> Result<(PathBuf, UnixDatagram), Error> {
     let dir = t.path(name);
     std::fs::create_dir(&dir)?;
     let mut files = vec![dir.clone()];
@@ -82,20 +88,29 @@ fn directory(t: &T, name: &str, data: &str) -> Result<PathBuf, Error> {
         std::fs::write(dir.join(file), content)?;
         files.push(dir.join(file));
     }
+    let post = UnixDatagram::bind(dir.join("post"))?;
+    post.set_nonblocking(true)?;
+    files.push(dir.join("post"));
     for file in files {
         t.who().own(&file)?;
     }
-    Ok(dir)
+    Ok((dir, post))
 }
 
-/// The image of a server in the directory `first`, which is gone afterwards; its port.
+/// Its POSIX shared memory.
+fn shared(port: u16) -> String {
+    format!("/dev/shm/ckpt-template-{port}")
+}
+
+/// The image of a server in the directory `first`, which is gone afterwards, as its shared memory; its port.
 fn save_server(t: &T) -> Result<u16, Error> {
-    let first = directory(t, "first", "0123")?;
+    let (first, _post) = directory(t, "first", "0123")?;
     let port = t.free_port()?;
     let mut server = t.victim("template").arg(&first).arg(port.to_string()).start()?;
     t.dump(server.pid()).kill().ok()?;
     server.wait_exit()?;
     std::fs::remove_dir_all(first)?;
+    std::fs::remove_file(shared(port))?;
     Ok(port)
 }
 
@@ -108,7 +123,7 @@ fn ask(port: u16, what: u8) -> Result<String, Error> {
 }
 
 /// The FIFO is the instance's own to make.
-fn mkfifo(t: &T, dir: &std::path::Path) -> TestResult {
+fn mkfifo(t: &T, dir: &Path) -> TestResult {
     nix::unistd::mkfifo(&dir.join("fifo"), nix::sys::stat::Mode::S_IRWXU)?;
     t.who().own(&dir.join("fifo"))
 }
@@ -119,15 +134,17 @@ fn instances(t: &T) -> TestResult {
     let mut running = Vec::new();
     for i in 0..10 {
         let data = format!("x{}yz", char::from(b'a' + i));
-        let dir = directory(t, &format!("instance{i}"), &data)?;
+        let (dir, post) = directory(t, &format!("instance{i}"), &data)?;
         mkfifo(t, &dir)?;
         let own = t.free_port()?;
         let path = format!("{}={}", t.path("first").display(), dir.display());
-        let restore = t.restore("saved.ckpt").args(["--path", &path, "--port", &format!("{port}={own}")]);
+        let memory = format!("{}={}", shared(port), shared(own));
+        let restore = t.restore("saved.ckpt").args(["--path", &path, "--path", &memory]);
+        let restore = restore.args(["--port", &format!("{port}={own}")]);
         let restore = restore.pid(if i % 2 == 0 { "ns" } else { "new" });
-        running.push((restore.start()?, own, dir));
+        running.push((restore.start()?, own, dir, post));
     }
-    for (i, (server, port, dir)) in running.iter_mut().enumerate() {
+    for (i, (server, port, dir, post)) in running.iter_mut().enumerate() {
         t.wait_until("the server", || {
             server.ensure_alive()?;
             Ok(procfs::status(procfs::program(server.pid()), "TracerPid").as_deref() == Some("0")
@@ -143,24 +160,30 @@ fn instances(t: &T) -> TestResult {
             let data = if round == 1 { char::from(b'a' + i as u8) } else { 'y' };
             let dir = dir.display();
             let expected = format!(
-                "cwd={dir} data={data} door={dir}/door mail=mail state={round} fifo=1 heard={heard} gone=gone\n"
+                "cwd={dir} data={data} door={dir}/door mail=mail state={round} fifo=1 heard={heard} gone=gone shared={}\n",
+                1000 + round
             );
             ensure!(
                 answer.as_deref().ok() == Some(&expected[..]),
                 "instance {i}: {answer:?}, expected {expected}"
             );
+            let mut letter = [0; 6];
+            ensure!(
+                post.recv(&mut letter).ok() == Some(6) && letter == *b"letter",
+                "instance {i}: no letter"
+            );
         }
     }
-    for (server, port, dir) in &mut running {
+    for (server, port, dir, _) in &mut running {
         let log = std::fs::read_to_string(dir.join("log"))?;
         ensure!(log == "served 1\nserved 2\n", "the log in {}: {log:?}", dir.display());
-        std::os::unix::net::UnixStream::connect(dir.join("door")).context("its unix socket")?;
-        std::os::unix::net::UnixDatagram::unbound()?
-            .connect(dir.join("mail"))
-            .context("its datagram socket")?;
+        UnixStream::connect(dir.join("door")).context("its unix socket")?;
+        UnixDatagram::unbound()?.connect(dir.join("mail")).context("its datagram socket")?;
         ask(*port, b'q')?;
         server.expect_exit(0)?;
+        std::fs::remove_file(shared(*port))?;
     }
+    ensure!(!Path::new(&shared(port)).exists(), "the old shared memory is there");
     ensure!(!t.path("first").exists(), "something was made at the old path");
     Ok(())
 }
@@ -168,7 +191,7 @@ fn instances(t: &T) -> TestResult {
 /// Of several that fit, the longest OLD decides, wherever it stands.
 fn longest(t: &T) -> TestResult {
     let port = save_server(t)?;
-    let dir = directory(t, "second", "xabc")?;
+    let (dir, _post) = directory(t, "second", "xabc")?;
     mkfifo(t, &dir)?;
     t.write("elsewhere", "xzzz")?;
     let first = t.path("first").display().to_string();
@@ -181,18 +204,20 @@ fn longest(t: &T) -> TestResult {
     let answer = ask(port, b'?')?;
     ensure!(answer.contains("data=z ") && answer.contains(&format!("cwd={}", dir.display())), "{answer}");
     ask(port, b'q')?;
-    server.expect_exit(0)
+    server.expect_exit(0)?;
+    Ok(std::fs::remove_file(shared(port))?)
 }
 
 /// What it made goes from where it made it.
 fn failed_restore(t: &T) -> TestResult {
-    save_server(t)?;
-    let dir = directory(t, "second", "xabc")?;
+    let port = save_server(t)?;
+    let (dir, _post) = directory(t, "second", "xabc")?;
     // It has no FIFO.
     let path = format!("{}={}", t.path("first").display(), dir.display());
     t.restore("saved.ckpt").pid("new").args(["--path", &path]).refused(&["FIFO", "second/fifo"])?;
-    for name in ["door", "mail"] {
-        t.wait_until("the socket to go", || Ok(!dir.join(name).exists()))?;
+    let made = ["door", "mail"].map(|name| dir.join(name));
+    for path in made.into_iter().chain([PathBuf::from(shared(port))]) {
+        t.wait_until("it to go", || Ok(!path.exists()))?;
     }
     Ok(())
 }
@@ -250,7 +275,7 @@ fn time_namespace_again(t: &T) -> TestResult {
 }
 
 fn info(t: &T) -> TestResult {
-    let dir = directory(t, "first", "0123")?;
+    let (dir, _post) = directory(t, "first", "0123")?;
     let port = t.free_port()?;
     let server = t.victim("template").arg(&dir).arg(port.to_string()).start()?;
     t.dump(server.pid()).ok()?;
@@ -269,7 +294,7 @@ fn info(t: &T) -> TestResult {
     ] {
         ensure!(said.contains(&words), "no {words:?} in:\n{said}");
     }
-    Ok(())
+    Ok(std::fs::remove_file(shared(port))?)
 }
 
 /// Parents above their children, threads, what is not saved.

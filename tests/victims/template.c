@@ -47,11 +47,24 @@ int main(int argc, char **argv) {
     int file = open(below("state"), O_RDWR);
     int *state = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     CHECK(log >= 0 && folder >= 0 && fifo >= 0 && file >= 0 && state != MAP_FAILED);
+    // Another instance's is another one's.
+    char name[PATH_MAX];
+    snprintf(name, sizeof name, "/ckpt-template-%s", argv[2]);
+    int memory = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    CHECK(memory >= 0 && ftruncate(memory, PAGE) == 0);
+    int *shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    CHECK(shared != MAP_FAILED && close(memory) == 0);
+    *shared = 1000;
+    // Where letters go.
+    int sender = socket(AF_UNIX, SOCK_DGRAM, 0);
     int gone = open(below("gone"), O_RDWR | O_CREAT, 0600);
     CHECK(gone >= 0 && write(gone, "gone", 4) == 4 && unlink(below("gone")) == 0);
     int door = unix_socket(SOCK_STREAM, below("door"));
     int mail = unix_socket(SOCK_DGRAM, "mail");
     CHECK(listen(door, 5) == 0);
+    struct sockaddr_un post = {.sun_family = AF_UNIX};
+    snprintf(post.sun_path, sizeof post.sun_path, "%s", below("post"));
+    CHECK(connect(sender, (void *)&post, sizeof post) == 0);
     int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     CHECK(watch >= 0);
     int listener = socket(AF_INET, SOCK_STREAM, 0);
@@ -73,9 +86,10 @@ int main(int argc, char **argv) {
         CHECK(fstat(fifo, &by_fd) == 0);
         bool same_fifo = fstatat(folder, "fifo", &by_path, 0) == 0 && by_fd.st_ino == by_path.st_ino;
         CHECK(pread(gone, text, 4, 0) == 4);
+        CHECK(send(sender, "letter", 6, 0) == 6);
         CHECK(dprintf(log, "served %d\n", ++*state) > 0);
-        CHECK(dprintf(client, "cwd=%s data=%c door=%s mail=%s state=%d fifo=%d heard=%s gone=%s\n", cwd, c, address,
-                      relative, *state, same_fifo, heard > 0 ? ((struct inotify_event *)events)->name : "", text) > 0);
+        CHECK(dprintf(client, "cwd=%s data=%c door=%s mail=%s state=%d fifo=%d heard=%s gone=%s shared=%d\n", cwd, c, address,
+                      relative, *state, same_fifo, heard > 0 ? ((struct inotify_event *)events)->name : "", text, ++*shared) > 0);
         CHECK(close(client) == 0);
     }
 }
