@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::caller::Caller;
 use crate::target::Target;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -42,7 +43,7 @@ pub struct Cli {
 
     /// The image to write (replaced if it exists; mode 0700, as it holds the process's secrets). `-`: to
     /// standard output, complete, after it was made in $TMPDIR (or /tmp)
-    #[arg(short, long, value_name = "FILE", required_unless_present = "check")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["check", "output_fd"])]
     pub output: Option<PathBuf>,
 
     /// Kill the processes (SIGKILL) once the image is complete and synced
@@ -125,6 +126,24 @@ pub struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub tcp_hold: u64,
 
+    /// For libckpt, whose caller dumps itself: the thread TID of the process waits in read(FD) for the end of
+    /// this program, whose standard output is the other end. In the image that call has returned, and the
+    /// descriptor is closed
+    #[arg(long, value_name = "TID:FD", hide = true, value_parser = caller)]
+    pub caller: Option<Caller>,
+
+    /// For libckpt: a descriptor of the process that is not in the image, nor any other of the same open file
+    #[arg(long, value_name = "FD", hide = true, requires = "caller")]
+    pub leave_out_fd: Vec<i32>,
+
+    /// For libckpt: the identity that the image gets
+    #[arg(long, value_name = "UUID", hide = true, value_parser = uuid)]
+    pub uuid: Option<[u8; 16]>,
+
+    /// For libckpt: an open file of this program that becomes the image
+    #[arg(long, value_name = "FD", hide = true, conflicts_with_all = ["output", "check", "parent"])]
+    pub output_fd: Option<i32>,
+
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
@@ -190,6 +209,16 @@ pub enum Tcp {
     Repair,
     Reset,
     Refuse,
+}
+
+fn caller(text: &str) -> Result<Caller, String> {
+    let (tid, fd) = text.split_once(':').ok_or("TID:FD is expected")?;
+    let number = |text: &str| text.parse::<i32>().map_err(|e| e.to_string());
+    Ok(Caller { tid: number(tid)?, fd: number(fd)?, leave_out: Vec::new() })
+}
+
+fn uuid(text: &str) -> Result<[u8; 16], String> {
+    crate::collect::host::parse_uuid(text).ok_or_else(|| "32 hexadecimal digits are expected".into())
 }
 
 fn allow_kind(text: &str) -> Result<String, String> {

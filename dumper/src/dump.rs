@@ -1,5 +1,6 @@
 //! One dump from beginning to end.
 
+use crate::caller::Caller;
 use crate::collect::fd::repair::Wish;
 use crate::collect::{self, Facts, proc};
 use crate::contents::Contents;
@@ -44,6 +45,10 @@ pub struct Request<'a> {
     pub options: Options,
     /// How many images of that name there are afterwards, at most.
     pub keep: u32,
+    /// The process is dumped for itself.
+    pub caller: Option<&'a Caller>,
+    /// The identity of the image, if it is known before.
+    pub uuid: Option<[u8; 16]>,
     /// How long TCP connections to the outside are held after the end of the processes.
     pub tcp_hold: Duration,
 }
@@ -54,6 +59,8 @@ pub enum Output<'a> {
     File(&'a Path),
     /// Standard output, as a whole when it is complete: it is not written from beginning to end.
     Stdout,
+    /// An open file of ours, without a name.
+    Descriptor(i32),
 }
 
 impl Output<'_> {
@@ -62,6 +69,7 @@ impl Output<'_> {
         match self {
             Self::File(path) => (*path).into(),
             Self::Stdout => std::env::temp_dir().join("ckpt-image"),
+            Self::Descriptor(fd) => format!("/proc/self/fd/{fd}").into(),
         }
     }
 }
@@ -150,7 +158,7 @@ pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Re
 fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
     let started = Instant::now();
     let name = preflight::check(request.pid, request.freeze_cgroup.is_some())?;
-    let mut image = request.output.map(|o| create(&o.place())).transpose()?;
+    let mut image = request.output.map(create).transpose()?;
     if let Some(image) = &mut image {
         image.make_room(preflight::own_memory(request.pid)).map_err(|e| output_error(Path::new(""), e))?;
     }
@@ -162,6 +170,9 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let whole = !request.options.allow.contains("children");
     report::lap("prepared");
 
+    if let Some(caller) = request.caller {
+        caller.await_call(request.pid)?;
+    }
     let freezer = request.freeze_cgroup.map(|dir| Freezer::freeze(dir, request.pid)).transpose()?;
     let mut frozen = FrozenTree::freeze(request.pid, whole, freezer)?;
     report::lap("threads prepared");
@@ -177,7 +188,12 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         hold: Some(request.tcp_hold).filter(|_| image.is_some() && request.fate == Fate::Kill),
         ..Wish::default()
     };
-    let mut facts = collect::collect(&mut frozen, &request.options.search, connections)?;
+    let leave_out = request.caller.map(Caller::leaves_out).transpose()?.unwrap_or_default();
+    let mut facts = collect::collect(&mut frozen, &request.options.search, connections, &leave_out)?;
+    if let Some(caller) = request.caller {
+        caller.answer(&mut facts)?;
+    }
+    facts.host.uuid = request.uuid.unwrap_or(facts.host.uuid);
     if facts.tasks.is_empty() || facts.tasks.iter().any(|t| t.process.waits_for_somebody) {
         let traced = traced.unwrap_or_else(preflight::traced);
         for member in &frozen.live {
@@ -295,8 +311,13 @@ fn open_parent(path: &Path) -> Result<Arc<ImageFile>> {
     Ok(Arc::new(image))
 }
 
-fn create(path: &Path) -> Result<PendingImage> {
-    PendingImage::create(path).map_err(|e| output_error(path, e))
+fn create(output: Output<'_>) -> Result<PendingImage> {
+    let path = output.place();
+    let image = match output {
+        Output::Descriptor(_) => PendingImage::nameless(&path),
+        Output::File(_) | Output::Stdout => PendingImage::create(&path),
+    };
+    image.map_err(|e| output_error(&path, e))
 }
 
 fn write(
@@ -339,6 +360,9 @@ fn commit(mut image: PendingImage, request: &Request<'_>, sync: bool) -> Result<
     if let Some(Output::Stdout) = request.output {
         failpoint::hit("before-rename")?;
         return stream_out(&image).map(|()| image.summary());
+    }
+    if let Some(Output::Descriptor(_)) = output {
+        return Ok(image.summary());
     }
     failpoint::hit("before-sync")?;
     // An image that is replaced may be the only good one until the new one is on the disk.
@@ -406,6 +430,7 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         image: request.output.map(|output| match output {
             Output::File(path) => path.display().to_string(),
             Output::Stdout => "standard output".into(),
+            Output::Descriptor(fd) => format!("descriptor {fd}"),
         }),
         tasks: t.tasks.iter().filter(|t| t.flags & ckpt_format::task::task_flags::HELPER == 0).count(),
         threads: t.threads.len(),

@@ -2,6 +2,7 @@
 //!
 //! [`ptrace`] and [`sys`] hold all unsafe code of this crate.
 
+pub mod caller;
 pub mod cli;
 pub mod collect;
 pub mod contents;

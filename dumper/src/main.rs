@@ -127,9 +127,13 @@ fn repeat(cli: &Cli, pid: i32) -> i32 {
 }
 
 fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
+    let caller = cli.caller.clone().map(|caller| caller.leaving_out(&cli.leave_out_fd));
     let request = Request {
         pid,
-        output: cli.output.as_deref().filter(|_| !cli.check).map(output),
+        output: match cli.output_fd {
+            Some(fd) => Some(Output::Descriptor(fd)),
+            None => cli.output.as_deref().filter(|_| !cli.check).map(output),
+        },
         fate,
         freeze_cgroup: cli.freeze_cgroup.as_deref(),
         keep: cli.keep,
@@ -149,6 +153,8 @@ fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
                 Some(Tcp::Refuse) => TcpPolicy::Refuse,
             },
         },
+        caller: caller.as_ref(),
+        uuid: cli.uuid,
         tcp_hold: Duration::from_secs(cli.tcp_hold),
     };
     let mut progress = Progress::new(!cli.quiet && !cli.json && std::io::stderr().is_terminal());

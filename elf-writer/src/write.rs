@@ -331,6 +331,17 @@ impl PendingImage {
         Ok(pending)
     }
 
+    /// An image that is the open file to which the link `path` in /proc/self/fd leads, and is never named.
+    ///
+    /// # Errors
+    /// [`WriteError::Output`].
+    pub fn nameless(path: &Path) -> Result<Self, WriteError> {
+        let fail = |source| WriteError::Output { what: "cannot write", path: path.into(), source };
+        let file = File::options().read(true).write(true).truncate(true).open(path).map_err(fail)?;
+        let summary = Summary::default();
+        Ok(Self { file: Some(file), path: path.into(), temporary: None, summary, synced: false, room: None })
+    }
+
     /// Makes room for so many bytes of contents, before anything is stopped; see [`Room::new`].
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub struct FdOverride {
 
 /// Most `--fd` options.
 const MAX_FDS: usize = 64;
+/// Most `--keep-fd` options.
+const MAX_KEPT: usize = 256;
 /// Most `--port` options.
 const MAX_PORTS: usize = 16;
 /// Most `--path` options.
@@ -64,6 +66,8 @@ pub struct Options {
     pub ignore_cpu: bool,
     fds: [FdOverride; MAX_FDS],
     fd_count: usize,
+    kept: [i32; MAX_KEPT],
+    kept_count: usize,
     /// Connections to others come back as reset.
     pub reset_tcp: bool,
     ports: [(u16, u16); MAX_PORTS],
@@ -116,6 +120,8 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
         ignore_cpu: false,
         fds: [FdOverride { fd: -1, path: b"" }; MAX_FDS],
         fd_count: 0,
+        kept: [-1; MAX_KEPT],
+        kept_count: 0,
         reset_tcp: false,
         ports: [(0, 0); MAX_PORTS],
         port_count: 0,
@@ -139,6 +145,7 @@ pub fn parse(args: impl Iterator<Item = &'static [u8]>) -> Result<Options> {
             b"--memory" => o.memory = memory(needed()?)?,
             b"--chdir" => o.chdir = Some(needed()?),
             b"--fd" => o.add_fd(needed()?)?,
+            b"--keep-fd" => o.add_kept(needed()?)?,
             b"--tcp" => o.reset_tcp = is_reset(needed()?)?,
             b"--port" => o.add_port(needed()?)?,
             b"--path" => o.add_path(needed()?)?,
@@ -209,6 +216,20 @@ impl Options {
             FdOverride { fd, path };
         self.fd_count += 1;
         Ok(())
+    }
+
+    fn add_kept(&mut self, value: &'static [u8]) -> Result<()> {
+        let bad = Error::new("--keep-fd does not understand").path(value).remedy("use --keep-fd NUMBER");
+        let fd = core::str::from_utf8(value).ok().and_then(|s| s.parse::<i32>().ok()).filter(|fd| *fd > 2);
+        *self.kept.get_mut(self.kept_count).ok_or(Error::new("too many --keep-fd options"))? =
+            fd.ok_or(bad)?;
+        self.kept_count += 1;
+        Ok(())
+    }
+
+    /// Descriptors of the caller that the program gets besides its own.
+    pub fn kept(&self) -> &[i32] {
+        &self.kept[..self.kept_count]
     }
 
     fn add_port(&mut self, value: &'static [u8]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What every stage knows.
 
-use crate::args::Options;
+use crate::args::{Options, PidMode};
 use crate::files::Files;
 use crate::mem::work::Work;
 use crate::objects;
@@ -43,6 +43,8 @@ pub struct Ctx {
     pub tids: &'static [AtomicI32],
     /// What of the memory has been filled, with `--memory lazy`.
     pub states: crate::mem::lazy::States,
+    /// Where descriptors are that the caller passes on (--keep-fd), in the order of the options.
+    pub kept: &'static mut [i32],
     /// Path of the image as executed (AT_EXECFN), for messages.
     pub execfn: &'static [u8],
     pub page_size: u64,
@@ -164,6 +166,39 @@ impl Ctx {
     /// First descriptor number that no saved descriptor has.
     pub fn high_fd(&self) -> u32 {
         self.config.first_free_fd as u32
+    }
+
+    /// Moves descriptors that the program gets besides its own out of its way, and the first free number
+    /// behind theirs.
+    pub fn take_kept(&mut self) -> Result<()> {
+        let numbers = self.options.kept();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        if self.options.pid != PidMode::New || !self.is_alone() {
+            return Err(Error::new("--keep-fd is for one process restored in place").remedy("add --pid new"));
+        }
+        let taken = |number: &&i32| self.image.fds.iter().any(|entry| entry.fd == **number);
+        if let Some(number) = numbers.iter().find(taken) {
+            return Err(Error::new("--keep-fd: the saved program has a descriptor of that number")
+                .fd(*number)
+                .remedy("pass it as another number"));
+        }
+        let last = numbers.iter().copied().max().unwrap_or(0) as u64;
+        self.config.first_free_fd = self.config.first_free_fd.max(last + 1);
+        for (number, place) in numbers.iter().zip(self.kept.iter_mut()) {
+            let high = fd::dup_above(Fd(*number), self.config.first_free_fd as u32);
+            *place = high.map_err(|e| Error::os("--keep-fd")(e).fd(*number))?.0;
+        }
+        Ok(())
+    }
+
+    /// Gives them their numbers, closed on exec.
+    pub fn place_kept(&self) -> Result<()> {
+        for (number, place) in self.options.kept().iter().zip(self.kept.iter()) {
+            fd::dup_to(Fd(*place), *number, true).map_err(|e| Error::os("--keep-fd")(e).fd(*number))?;
+        }
+        Ok(())
     }
 
     /// A descriptor of ours, moved out of the way of the program's.

@@ -111,6 +111,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
         } else {
             0
         })?),
+        kept: work.slice(options.kept().len())?,
         execfn: initial.execfn,
         page_size: initial.page_size,
         callers_group: sys::object::own_group(),
@@ -123,6 +124,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
     })?;
     check_size(ctx)?;
     report::detail(format_args!("{} of {}", Printable(ctx.execfn), info::Saved(ctx)));
+    ctx.take_kept()?;
     ctx.lends_terminal = family::leads_job(ctx.root()?) && family::in_foreground();
     raise_own(ctx)
 }

@@ -187,7 +187,9 @@ fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
     report::end();
     match ctx.fd_owner(task) {
         Some(owner) if owner != ctx.index() => Ok(()),
-        _ => match ctx.own()?.uffd.load(Ordering::SeqCst) {
+        _ => {
+            ctx.place_kept()?;
+            match ctx.own()?.uffd.load(Ordering::SeqCst) {
             // That one the tracer closes.
             number @ 1.. => {
                 let failed = Error::os("cannot close descriptors");
@@ -195,7 +197,8 @@ fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
                 fd::close_range(number as u32 + 1, u32::MAX).map_err(failed)
             }
             _ => close_descriptors(ctx),
-        },
+        }
+        }
     }
 }
 

@@ -44,7 +44,9 @@ pub fn collect(pid: i32) -> Result<HostFacts> {
     })
 }
 
-fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+/// Hexadecimal digits, with or without dashes.
+#[must_use]
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     if digits.len() != 32 {
         return None;

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, anyhow};
 use children::Children;
 pub use cpu::CpuFacts;
 pub use creds::CredsFacts;
-pub use fd::FdFacts;
+pub use fd::{FdFacts, LeftOut};
 pub use host::HostFacts;
 pub use kin::ZombieFacts;
 pub use memory::MemoryFacts;
@@ -99,6 +99,7 @@ pub fn collect(
     tree: &mut FrozenTree,
     search: &[PathBuf],
     mut connections: fd::repair::Wish,
+    leave_out: &LeftOut,
 ) -> Result<Facts> {
     let mut facts = Facts {
         host: host::collect(tree.live.first().map_or(0, Frozen::pid)).context("observing this machine")?,
@@ -107,7 +108,7 @@ pub fn collect(
         ..Facts::default()
     };
     if !facts.obstacles.is_empty() {
-        return from_outside(tree, search, facts);
+        return from_outside(tree, search, leave_out, facts);
     }
     let pids: Vec<i32> = tree.live.iter().map(Frozen::pid).collect();
     let members: HashSet<i32> = pids.iter().copied().chain(tree.zombies.iter().map(|z| z.pid)).collect();
@@ -153,7 +154,8 @@ pub fn collect(
     facts.outside = outside(&facts.tasks, &facts.zombies, &members);
     connections.uuid = facts.host.uuid;
     report::lap("observed: kin, sharers");
-    facts.fds = fd::collect(&mut tree.live, search, connections).context("observing descriptors")?;
+    facts.fds =
+        fd::collect(&mut tree.live, search, connections, leave_out).context("observing descriptors")?;
     report::lap("observed: descriptors");
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
@@ -179,7 +181,12 @@ fn worth_a_thread(target: &Frozen) -> bool {
 }
 
 /// Of a tree in which no system calls can be made: what else stands in the way.
-fn from_outside(tree: &mut FrozenTree, search: &[PathBuf], mut facts: Facts) -> Result<Facts> {
+fn from_outside(
+    tree: &mut FrozenTree,
+    search: &[PathBuf],
+    leave_out: &LeftOut,
+    mut facts: Facts,
+) -> Result<Facts> {
     facts.partial = true;
     for target in &tree.live {
         let pid = target.pid();
@@ -200,7 +207,8 @@ fn from_outside(tree: &mut FrozenTree, search: &[PathBuf], mut facts: Facts) -> 
     }
     // Nothing is to be saved: connections are let alone.
     let connections = fd::repair::Wish { look: false, hold: None, uuid: [0; 16] };
-    facts.fds = fd::collect(&mut tree.live, search, connections).context("observing descriptors")?;
+    facts.fds =
+        fd::collect(&mut tree.live, search, connections, leave_out).context("observing descriptors")?;
     for (index, table) in facts.fds.tables.iter().enumerate() {
         table.tasks.iter().for_each(|t| facts.tasks[*t].fds = index);
     }

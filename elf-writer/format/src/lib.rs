@@ -62,6 +62,10 @@ pub const PAGE_SIZE: u64 = 4096;
 /// "No index": an absent reference to another table.
 pub const NONE: u32 = u32::MAX;
 
+/// What a thread's read(2) has returned in the image, when that read waits for the dump of its own process
+/// (`ckpt-dump --caller`): more than could have been read, so that only a restored run sees it.
+pub const RESTORED_CALL: u64 = 0x7fff_cc97;
+
 /// Exit status of an image whose restore failed before the program ran.
 pub const EXIT_RESTORE_FAILED: i32 = 125;
 

@@ -15,6 +15,7 @@ pub mod find_inode;
 pub mod inet;
 pub mod inotify;
 mod kinds;
+mod left_out;
 pub mod mqueue;
 pub mod multicast;
 pub mod netlink;
@@ -37,6 +38,7 @@ use crate::sys;
 use crate::sys::process::{Shared, sharing};
 use anyhow::{Context as _, Result, anyhow};
 pub use fdinfo::{FdInfo, LockFacts};
+pub use left_out::LeftOut;
 pub use probe::Probe;
 use probe::{group, probe, probe_all};
 pub use stat::FileStat;
@@ -307,7 +309,12 @@ impl Context<'_> {
 ///
 /// # Errors
 /// When `/proc/PID/fd` cannot be read, or a target died.
-pub fn collect(targets: &mut [Frozen], search: &[PathBuf], connections: repair::Wish) -> Result<FdFacts> {
+pub fn collect(
+    targets: &mut [Frozen],
+    search: &[PathBuf],
+    connections: repair::Wish,
+    leave_out: &LeftOut,
+) -> Result<FdFacts> {
     sys::fd::raise_descriptor_limit();
     let mut tables = tables(targets)?;
     let holders: Vec<Holder<'_>> = tables
@@ -320,6 +327,7 @@ pub fn collect(targets: &mut [Frozen], search: &[PathBuf], connections: repair::
         probe_all(table, holder.pid, &mut probes)?;
     }
     let owner_of = group(&probes)?;
+    let (probes, owner_of) = leave_out.apply(probes, owner_of)?;
     let firsts: Vec<usize> = (0..probes.len()).filter(|i| owner_of[*i] == *i).collect();
     let description: HashMap<usize, usize> = firsts.iter().enumerate().map(|(d, i)| (*i, d)).collect();
     let mut by_fd = HashMap::new();
