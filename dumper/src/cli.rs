@@ -129,7 +129,7 @@ pub struct Cli {
     /// For libckpt, whose caller dumps itself: the thread TID of the process waits in read(FD) for the end of
     /// this program, whose standard output is the other end. In the image that call has returned, and the
     /// descriptor is closed
-    #[arg(long, value_name = "TID:FD", hide = true, value_parser = caller)]
+    #[arg(long, value_name = "TID:FD", hide = true, value_parser = caller, conflicts_with_all = ["every", "on_signal", "check"])]
     pub caller: Option<Caller>,
 
     /// For libckpt: a descriptor of the process that is not in the image, nor any other of the same open file

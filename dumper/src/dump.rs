@@ -361,7 +361,7 @@ fn commit(mut image: PendingImage, request: &Request<'_>, sync: bool) -> Result<
         failpoint::hit("before-rename")?;
         return stream_out(&image).map(|()| image.summary());
     }
-    if let Some(Output::Descriptor(_)) = output {
+    if let Some(Output::Descriptor(_)) = request.output {
         return Ok(image.summary());
     }
     failpoint::hit("before-sync")?;

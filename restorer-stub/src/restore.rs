@@ -190,14 +190,14 @@ fn close_own(ctx: &Ctx, task: &Task) -> Result<()> {
         _ => {
             ctx.place_kept()?;
             match ctx.own()?.uffd.load(Ordering::SeqCst) {
-            // That one the tracer closes.
-            number @ 1.. => {
-                let failed = Error::os("cannot close descriptors");
-                fd::close_range(ctx.high_fd(), number as u32 - 1).map_err(&failed)?;
-                fd::close_range(number as u32 + 1, u32::MAX).map_err(failed)
+                // That one the tracer closes.
+                number @ 1.. => {
+                    let failed = Error::os("cannot close descriptors");
+                    fd::close_range(ctx.high_fd(), number as u32 - 1).map_err(&failed)?;
+                    fd::close_range(number as u32 + 1, u32::MAX).map_err(failed)
+                }
+                _ => close_descriptors(ctx),
             }
-            _ => close_descriptors(ctx),
-        }
         }
     }
 }

@@ -68,7 +68,8 @@ fn build_tools() -> anyhow::Result<()> {
     };
     let target = dir.parent().context("target directory")?;
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--profile", profile, "-p", "ckpt-dump", "-p", "ckpt-info"])
+        .args(["build", "--quiet", "--profile", profile, "-p", "ckpt-dump", "-p", "ckpt-info", "-p", "ckpt"])
+        .args(["--bins", "--lib", "--example", "self-checkpoint"])
         .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
