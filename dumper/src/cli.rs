@@ -74,9 +74,16 @@ pub struct Cli {
     pub dedup: bool,
 
     /// An earlier image of the program: blocks of what is still equal are shared with it, where the file system
-    /// can (XFS, Btrfs; both in one). The new image needs nothing of it afterwards, and may replace it
+    /// can (XFS, Btrfs; both in one). The new image needs nothing of it afterwards, and may replace it. If it was
+    /// made with --track, what has not been written to since is not read; without --track, tracking ends then
     #[arg(long, value_name = "FILE", conflicts_with_all = ["compress", "check"])]
     pub parent: Option<PathBuf>,
+
+    /// Let the kernel note which memory the program writes to from now on: the next dump, with this image as its
+    /// --parent, then reads that only. A process of ours stays until that dump (or until it is killed: then the
+    /// next dump reads everything). With --every, --on-signal the last image is the parent of the next
+    #[arg(long, conflicts_with = "check")]
+    pub track: bool,
 
     /// Dump again and again, so often (30s, 10m, 1h30m), until the process ends or ckpt-dump is told to (SIGINT,
     /// SIGTERM). A dump that fails is tried again the next time, unless it is the first
@@ -175,6 +182,9 @@ impl Cli {
             return Err(conflict(
                 "with --every the process runs on; --kill and --leave-stopped are for the dumps that --on-signal asks for",
             ));
+        }
+        if self.track && self.kill && !self.repeats() {
+            return Err(conflict("--track is for the next dump; with --kill there is none"));
         }
         Ok(())
     }

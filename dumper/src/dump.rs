@@ -12,6 +12,7 @@ use crate::ptrace::{Fate, FrozenTree};
 use crate::snapshot::{self, Snapshot};
 use crate::sys::signals;
 use crate::sys::tcp::Hold;
+use crate::track::Tracker;
 use crate::{failpoint, farewell, keep, preflight, report};
 use anyhow::{Context, Result, anyhow, bail};
 use ckpt_reader::ImageFile;
@@ -42,6 +43,8 @@ pub struct Request<'a> {
     pub dedup: bool,
     /// An earlier image of it, with which the new one shares what is equal.
     pub parent: Option<&'a Path>,
+    /// Let the kernel track writes from now on, until the next dump.
+    pub track: bool,
     pub options: Options,
     /// How many images of that name there are afterwards, at most.
     pub keep: u32,
@@ -95,6 +98,14 @@ pub struct Outcome {
     pub duplicate_bytes: u64,
     /// With --parent: bytes whose blocks are shared with it; null where the file system cannot.
     pub inherited_bytes: Option<u64>,
+    /// Bytes that came from the parent without being read, as nobody had written to them; and in how many address
+    /// spaces that was known, or not.
+    pub unread_bytes: u64,
+    pub tracked_since_parent: usize,
+    pub not_tracked_since_parent: usize,
+    /// With --track: in how many address spaces writes are tracked from now on, and why not in others.
+    pub tracked: usize,
+    pub not_tracked: Vec<String>,
     /// How long the process was stopped (until it was killed), and the whole dump.
     #[serde(serialize_with = "seconds", rename = "pause_seconds")]
     pub pause: Duration,
@@ -158,11 +169,14 @@ pub fn dump(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Re
 fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Refusal> {
     let started = Instant::now();
     let name = preflight::check(request.pid, request.freeze_cgroup.is_some())?;
+    // First: what stays is a copy of us.
+    let mut tracker = Tracker::new(request.track, request.pid)?;
     let mut image = request.output.map(create).transpose()?;
     if let Some(image) = &mut image {
         image.make_room(preflight::own_memory(request.pid)).map_err(|e| output_error(Path::new(""), e))?;
     }
     let parent = request.parent.map(open_parent).transpose()?;
+    tracker.parent = parent.as_ref().map(|p| p.image().map(|image| image.header.uuid)).transpose()?;
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
     // Before anything is stopped, where it may be needed: it takes milliseconds.
@@ -189,7 +203,8 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
         ..Wish::default()
     };
     let leave_out = request.caller.map(Caller::leaves_out).transpose()?.unwrap_or_default();
-    let mut facts = collect::collect(&mut frozen, &request.options.search, connections, &leave_out)?;
+    let mut facts =
+        collect::collect(&mut frozen, &request.options.search, connections, &leave_out, &mut tracker)?;
     if let Some(caller) = request.caller {
         caller.answer(&mut facts)?;
     }
@@ -213,6 +228,9 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     plan.compress = request.compress;
     plan.dedup = request.dedup;
     plan.parent = parent;
+    // What is killed has no other copy.
+    plan.verify = request.fate == Fate::Kill;
+    let (image_id, spaces) = (plan.header.uuid, std::mem::take(&mut plan.spaces));
     report::lap("planned");
     failpoint::hit("after-plan")?;
     let mut outcome = outcome(request, &facts, &plan);
@@ -270,6 +288,13 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     [outcome.compressible_bytes, outcome.compressed_bytes] = summary.compressed_bytes;
     outcome.duplicate_bytes = summary.duplicate_bytes;
     outcome.inherited_bytes = summary.inherited_bytes;
+    outcome.unread_bytes = summary.unread_bytes;
+    (outcome.tracked_since_parent, outcome.not_tracked_since_parent) = (tracker.known, tracker.unknown);
+    outcome.not_tracked = std::mem::take(&mut tracker.troubles);
+    match tracker.commit(image_id, &spaces) {
+        Ok(tracked) => outcome.tracked = tracked,
+        Err(e) => outcome.not_tracked.push(format!("{e:#}")),
+    }
     outcome.total = started.elapsed();
     Ok(outcome)
 }
@@ -443,6 +468,11 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         compressed_bytes: 0,
         duplicate_bytes: 0,
         inherited_bytes: None,
+        unread_bytes: 0,
+        tracked_since_parent: 0,
+        not_tracked_since_parent: 0,
+        tracked: 0,
+        not_tracked: Vec::new(),
         pause: Duration::ZERO,
         total: Duration::ZERO,
         losses: t

@@ -15,7 +15,8 @@
 //! `batch-settled`, `batch-unmasked` (its signal mask is its own again); at least three times.
 //! While memory is copied for a snapshot: `copy-helper` (the helper that copies is born), `copy-born` (and the
 //! copy), `copy-made` (it will end with us). Where nothing is to be killed: `running` (the target goes on, the
-//! image is not complete yet).
+//! image is not complete yet). With --track: `open-begun` (the target has begun to open a userfaultfd for us),
+//! `track-armed` (writes are tracked), `track-kept` (the image has its name, tracking is not handed over).
 
 use anyhow::{Result, bail};
 use std::sync::OnceLock;

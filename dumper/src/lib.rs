@@ -21,3 +21,4 @@ pub mod schedule;
 mod snapshot;
 pub mod sys;
 pub mod target;
+pub mod track;

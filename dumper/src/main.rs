@@ -44,7 +44,7 @@ fn run(cli: &Cli) -> i32 {
     }
     let status = match target::resolve(cli.target()) {
         Ok(pid) if cli.repeats() => repeat(cli, pid),
-        Ok(pid) => dump(cli, pid, fate(cli)),
+        Ok(pid) => dump(cli, pid, fate(cli), cli.parent.as_deref()),
         Err(error) => failed(cli, None, &error),
     };
     report::log("end", &format!("exit status {status}"));
@@ -116,7 +116,9 @@ fn repeat(cli: &Cli, pid: i32) -> i32 {
                 return last.unwrap_or(1);
             }
         };
-        let status = dump(cli, pid, fate);
+        // What is tracked is what was written since the last one.
+        let own = cli.output.as_deref().filter(|_| cli.track && last == Some(0));
+        let status = dump(cli, pid, fate, own.or(cli.parent.as_deref()));
         let never_worked = last.is_none() && next == Next::Due && status != 0;
         if never_worked || fate != Fate::Run || signals::seen_stop_request().is_some() {
             return status;
@@ -126,7 +128,7 @@ fn repeat(cli: &Cli, pid: i32) -> i32 {
     }
 }
 
-fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
+fn dump(cli: &Cli, pid: i32, fate: Fate, parent: Option<&Path>) -> i32 {
     let caller = cli.caller.clone().map(|caller| caller.leaving_out(&cli.leave_out_fd));
     let request = Request {
         pid,
@@ -141,7 +143,8 @@ fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
         snapshot: cli.snapshot,
         compress: cli.compress,
         dedup: cli.dedup || cli.compress,
-        parent: cli.parent.as_deref(),
+        parent,
+        track: cli.track && fate != Fate::Kill,
         options: Options {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),
@@ -162,7 +165,7 @@ fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
     progress.finish();
     match result {
         Ok(outcome) => {
-            succeeded(cli, fate, &outcome);
+            succeeded(cli, fate, parent, &outcome);
             0
         }
         Err(Refusal::Obstacles(obstacles)) => {
@@ -179,17 +182,28 @@ fn dump(cli: &Cli, pid: i32, fate: Fate) -> i32 {
     }
 }
 
-fn succeeded(cli: &Cli, fate: Fate, outcome: &Outcome) {
+fn succeeded(cli: &Cli, fate: Fate, parent: Option<&Path>, outcome: &Outcome) {
     for loss in &outcome.losses {
         let asked = ALLOW_KINDS.iter().any(|(kind, _)| *kind == loss.kind);
         let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
         report::error(&format!("PID {} {}; not in the image{option}", loss.pid, loss.text));
     }
-    if let (Some(parent), Some(_), None) = (&cli.parent, &outcome.image, outcome.inherited_bytes) {
+    if let (Some(parent), Some(_), None) = (parent, &outcome.image, outcome.inherited_bytes) {
         let parent = parent.display();
+        let instead =
+            if outcome.unread_bytes > 0 { "what is unchanged was copied" } else { "it was written in full" };
+        report::error(&format!("the file system cannot let the image share blocks with {parent}: {instead}"));
+    }
+    if let (Some(parent), true, 1..) = (parent, cli.track, outcome.not_tracked_since_parent) {
+        let (n, all) = (outcome.not_tracked_since_parent, outcome.tracked_since_parent);
         report::error(&format!(
-            "the file system cannot let the image share blocks with {parent}: it was written in full"
+            "writes were not tracked since {} in {n} of {} address spaces: all of that memory was read",
+            parent.display(),
+            n + all
         ));
+    }
+    for why in &outcome.not_tracked {
+        report::error(&format!("--track: {why}: the next dump will read all of that memory"));
     }
     report::log("done", &summary(fate, outcome));
     if cli.json {
@@ -222,6 +236,10 @@ fn summary(fate: Fate, o: &Outcome) -> String {
     let inherited = match o.inherited_bytes {
         None => String::new(),
         Some(n) => format!(", {} shared with the parent", report::bytes(n)),
+    };
+    let inherited = match o.unread_bytes {
+        0 => inherited,
+        n => format!("{inherited}, {} not even read", report::bytes(n)),
     };
     let compressed = match o.compressible_bytes {
         0 => String::new(),

@@ -18,5 +18,5 @@ pub mod stub;
 pub mod write;
 
 pub use error::WriteError;
-pub use plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage, Tables};
+pub use plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage, Tables, UNCHANGED};
 pub use write::{PendingImage, Summary, write_image};

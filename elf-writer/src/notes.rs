@@ -5,7 +5,7 @@
 //! that the next note starts at 4 modulo 8 again.
 
 use crate::layout::pages_up;
-use crate::plan::{DROP_ZERO, Tables};
+use crate::plan::{DROP_ZERO, Tables, UNCHANGED};
 use crate::stub::as_bytes;
 use ckpt_format::header::dir_flags;
 use ckpt_format::*;
@@ -156,7 +156,7 @@ fn max_extents(planned: &Extent, shared: bool) -> u64 {
     // So may runs of pages that are in the image already, with what is between them.
     let runs = 2 * (pages / crate::dedup::SHORTEST as u64);
     let cuts = planned.len.div_ceil(crate::stream::CHUNK as u64) + 1 + runs;
-    if shared {
+    if shared || planned.flags & UNCHANGED != 0 {
         // Every page may be in another place than its neighbours.
         return pages + cuts;
     }

@@ -58,6 +58,10 @@ impl Tables {
 /// because what lies there at restore is zero anyway. Never set in an image.
 pub const DROP_ZERO: u32 = 1 << 31;
 
+/// [`Extent::flags`] of a planned extent only: what [`Plan::parent`] has at these addresses is still the same. Its
+/// bytes are taken without being read; where it has none, they are read. Never set in an image.
+pub const UNCHANGED: u32 = 1 << 30;
+
 /// Everything that the writer needs besides the stub.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -78,6 +82,13 @@ pub struct Plan {
     pub dedup: bool,
     /// An earlier image, with which equal contents are shared where the file system can. Not if compressed.
     pub parent: Option<Arc<ckpt_reader::ImageFile>>,
+    /// For address spaces that have [`UNCHANGED`] extents: which of the parent's each was.
+    pub earlier: HashMap<u32, u32>,
+    /// Which address space each process has, as in [`Source::Memory`].
+    pub spaces: HashMap<i32, u32>,
+    /// Verify what is taken from the parent unread, when all else has been read: otherwise only its checksums
+    /// are taken, too.
+    pub verify: bool,
 }
 
 impl Plan {
@@ -149,7 +160,7 @@ pub trait ContentSource {
         Ok(())
     }
 
-    /// Lets `to` share `len` bytes with `from` (FICLONERANGE); all in whole pages.
+    /// Lets `to` share `len` bytes with `from` (FICLONERANGE); all in whole blocks.
     ///
     /// # Errors
     /// When the file system cannot.

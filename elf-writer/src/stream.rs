@@ -9,7 +9,7 @@ use crate::alias::{Owner, Run, Stored};
 use crate::buffers::{AT_ONCE, Buffers, MOST_BUFFERS, Room};
 use crate::compress::{self, Blocks, Order};
 use crate::dedup::{self, Dedup, Place};
-use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Stage};
+use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Stage, UNCHANGED};
 use crate::{Tables, WriteError};
 use ckpt_format::content::{MAX_BLOCK, MAX_EXTENT};
 use ckpt_format::{Compression, Extent, PAGE_SIZE, checksum, extent_flags};
@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex};
 
 mod known;
 mod parent;
+mod unchanged;
 
 /// Size of a buffer, and the longest extent that is written.
 pub const CHUNK: usize = 256 << 10;
@@ -86,6 +87,8 @@ pub struct Streamed {
     pub duplicates: u64,
     /// Bytes that are shared with the parent; `None` if there is none, or the file system cannot.
     pub inherited: Option<u64>,
+    /// Bytes that came from the parent without being read from their source; shared with it, or copied.
+    pub unread: u64,
     /// How much was compressed, if anything was.
     pub compression: Option<Compression>,
 }
@@ -125,8 +128,8 @@ pub fn stream(
 ) -> Result<Streamed, WriteError> {
     let mut reader = Reader::new(plan, start);
     if let Some(parent) = plan.parent.as_deref().filter(|_| !plan.compress) {
-        let parent = Parent::new(parent, &plan.tables, file, source);
-        reader.parent = parent.map_err(|e| WriteError::Parent(e.to_string()))?;
+        let parent = Parent::new(parent, plan, file, source);
+        reader.parent = Some(parent.map_err(|e| WriteError::Parent(e.to_string()))?);
     }
     let (full_tx, full_rx) = sync_channel(MOST_BUFFERS);
     let (free_tx, free_rx) = channel();
@@ -165,9 +168,8 @@ pub fn stream(
     for sum in result?.into_iter().flatten() {
         reader.made[sum.extent][sum.index].checksum = sum.of;
     }
-    if let Some(parent) = &reader.parent {
-        let failed = |source| WriteError::Output { what: "cannot write", path: path.into(), source };
-        parent.finish(file, source).map_err(failed)?;
+    if let Some(parent) = &mut reader.parent {
+        parent.finish(plan, &mut reader.made, file, path, source, progress)?;
     }
     Ok(reader.finish(plan.compress.then(|| order.finish())))
 }
@@ -249,6 +251,8 @@ struct Wanted {
     extent: usize,
     skip: u64,
     len: usize,
+    /// It is taken from the parent, and not read.
+    unread: Option<unchanged::Taken>,
 }
 
 impl<'a> Reader<'a> {
@@ -303,7 +307,9 @@ impl<'a> Reader<'a> {
         done: &mut u64,
         progress: &mut Progress<'_>,
     ) -> Result<(), WriteError> {
-        let at_once = order.iter().map(|i| self.plan.tables.extents[*i].len).sum::<u64>() <= AT_ONCE;
+        let unread = |i: usize| self.parent.as_ref().map_or(0, |p| p.unchanged.len_of(i));
+        let to_read = |i: &usize| self.plan.tables.extents[*i].len - unread(*i);
+        let at_once = order.iter().map(to_read).sum::<u64>() <= AT_ONCE;
         let most = match (at_once, self.plan.compress) {
             (true, _) => MOST_BUFFERS,
             (false, true) => compress::BUFFERS,
@@ -324,7 +330,7 @@ impl<'a> Reader<'a> {
             let number = self.number;
             self.number += 1;
             buffers.full.send(Filled { number, buf, parts, sums }).map_err(|_| WriteError::Interrupted)?;
-            *done += filled as u64;
+            *done += wanted.iter().map(|w| w.len as u64).sum::<u64>();
             if progress(*done).is_break() {
                 return Err(WriteError::Interrupted);
             }
@@ -338,13 +344,24 @@ impl<'a> Reader<'a> {
         let (mut wanted, mut filled) = (Vec::new(), 0);
         while *next < order.len() && filled < CHUNK && wanted.len() < MAX_PIECES {
             let extent = &self.plan.tables.extents[order[*next]];
+            let unread = self.parent.as_ref().and_then(|p| p.unchanged.at(order[*next], extent.addr + *skip));
+            if let Some(taken) = unread.filter(|t| t.addr == extent.addr + *skip) {
+                let (skipped, len) = (*skip, taken.len as usize);
+                wanted.push(Wanted { extent: order[*next], skip: skipped, len, unread });
+                *skip += taken.len;
+                if *skip == extent.len {
+                    (*next, *skip) = (*next + 1, 0);
+                }
+                continue;
+            }
             // Extents end at multiples of CHUNK, so that the stub finds whole huge pages.
-            let len = (extent.len - *skip).min(CHUNK as u64 - (extent.addr + *skip) % CHUNK as u64) as usize;
+            let end = unread.map_or(extent.len, |taken| taken.addr - extent.addr);
+            let len = (end - *skip).min(CHUNK as u64 - (extent.addr + *skip) % CHUNK as u64) as usize;
             if len > CHUNK - filled {
                 break;
             }
             if len > 0 {
-                wanted.push(Wanted { extent: order[*next], skip: *skip, len });
+                wanted.push(Wanted { extent: order[*next], skip: *skip, len, unread: None });
                 filled += len;
                 *skip += len as u64;
             }
@@ -362,7 +379,7 @@ impl<'a> Reader<'a> {
         buf: &mut [u8],
     ) -> Result<(), WriteError> {
         let piece = |w: &Wanted| Piece { source: &self.plan.sources[w.extent], skip: w.skip, len: w.len };
-        let pieces: Vec<Piece<'_>> = wanted.iter().map(piece).collect();
+        let pieces: Vec<Piece<'_>> = wanted.iter().filter(|w| w.unread.is_none()).map(piece).collect();
         source.read_pieces(&pieces, buf).map_err(|source| {
             let first = wanted.first().map(|w| self.plan.tables.extents[w.extent].addr + w.skip);
             WriteError::Content { what: format!("near address {:#x}", first.unwrap_or(0)), source }
@@ -381,6 +398,10 @@ impl<'a> Reader<'a> {
         self.fresh = true;
         for w in wanted {
             let planned = self.plan.tables.extents[w.extent];
+            if let Some(taken) = &w.unread {
+                self.keep_unread(w, taken);
+                continue;
+            }
             let bytes = &buf[at..at + w.len];
             let page_wise = planned.addr.is_multiple_of(PAGE_SIZE) && planned.len >= PAGE_SIZE;
             if w.skip == 0 {
@@ -428,7 +449,7 @@ impl<'a> Reader<'a> {
                 addr: planned.addr + w.skip + start as u64,
                 len: (end - start) as u64,
                 file_offset: self.offset,
-                flags: planned.flags & !DROP_ZERO,
+                flags: planned.flags & !(DROP_ZERO | UNCHANGED),
                 ..Default::default()
             });
             if let Some((owner, first)) = self.plan.owner(w.extent) {
@@ -479,7 +500,7 @@ impl<'a> Reader<'a> {
             addr: planned.addr + w.skip + range.start as u64,
             len,
             file_offset,
-            flags: planned.flags & !DROP_ZERO,
+            flags: planned.flags & !(DROP_ZERO | UNCHANGED),
             ..Default::default()
         });
     }
@@ -494,7 +515,8 @@ impl<'a> Reader<'a> {
         if let Some(parent) = &self.parent {
             // They are this image's own, wherever the blocks are.
             (0..2).for_each(|i| out.shared[i] -= parent.bytes[i]);
-            out.inherited = Some(parent.bytes.iter().sum());
+            out.unread = parent.unchanged.bytes;
+            out.inherited = parent.shares.then(|| parent.bytes.iter().sum::<u64>() + out.unread);
         }
         if let Some(blocks) = blocks {
             (out.end, out.compression) = (blocks.end, blocks.record());

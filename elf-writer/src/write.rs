@@ -38,6 +38,8 @@ pub struct Summary {
     pub duplicate_bytes: u64,
     /// Bytes that are shared with the parent, if the file system can.
     pub inherited_bytes: Option<u64>,
+    /// Bytes that were taken from the parent without being read.
+    pub unread_bytes: u64,
     pub extents: usize,
     /// PT_LOAD segments of the program's memory.
     pub loads: usize,
@@ -161,6 +163,7 @@ fn finish(
         compressed_bytes: streamed.compression.map_or([0; 2], |c| [c.block_bytes, c.stored_bytes]),
         duplicate_bytes: streamed.duplicates,
         inherited_bytes: streamed.inherited,
+        unread_bytes: streamed.unread,
         extents: extents.len(),
         loads,
     };

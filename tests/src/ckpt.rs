@@ -210,7 +210,8 @@ pub fn failpoints() -> Vec<String> {
     let names = doc.split_once("Names").map_or("", |(_, names)| names);
     let names = names.split('`').skip(1).step_by(2).filter(|name| !name.contains('#'));
     // These are not passed by every dump.
-    let names = names.filter(|name| !name.starts_with("copy-") && *name != "running");
+    let some = ["copy-", "running", "open-", "track-"];
+    let names = names.filter(|name| !some.iter().any(|prefix| name.starts_with(prefix)));
     // Those inside of calls are passed several times: the first call maps our memory.
     names
         .flat_map(|name| match name.starts_with("call-") || name.starts_with("batch-") {

@@ -29,6 +29,8 @@ pub struct MemoryFacts {
     pub lock_future: Option<bool>,
     /// Nameless memory that others have, too.
     pub sharers: Vec<sharers::Sharer>,
+    /// Which address space of the parent it was, if writes have been tracked since.
+    pub earlier: Option<u32>,
 }
 
 /// One VMA.
@@ -40,6 +42,16 @@ pub struct VmaFacts {
     pub file: Option<usize>,
     /// Of shared memory without a handle: the pages with contents, where that can be told.
     pub resident: Option<pagemap::Runs>,
+}
+
+/// Where writes were tracked since the parent was made, and which pages have been written to.
+#[derive(Clone, Debug, Default)]
+pub struct Tracked {
+    /// VMAs.
+    pub vmas: pagemap::Runs,
+    pub written: pagemap::Runs,
+    /// Which address space of the parent this was.
+    pub space: u32,
 }
 
 /// What the kernel maps into every program.
@@ -64,7 +76,8 @@ pub fn smaps(pid: i32) -> Result<Vec<smaps::Entry>> {
     smaps::parse(&text).map_err(|e| anyhow!("{path}: {e}"))
 }
 
-/// Observes the address space of a stopped process, of which [`smaps()`] showed this.
+/// Observes the address space of a stopped process, of which [`smaps()`] showed this, and where writes have been
+/// tracked since the earlier image.
 ///
 /// # Errors
 /// When a file below `/proc/PID` cannot be read, or the target died.
@@ -72,13 +85,19 @@ pub fn collect(
     target: &mut Frozen,
     shown: Vec<smaps::Entry>,
     known: &mut files::Known,
+    tracked: Option<&Tracked>,
 ) -> Result<MemoryFacts> {
     let pid = target.pid();
     let ours = target.scratch_range().unwrap_or(0..0);
     // No call tells about mlockall(MCL_FUTURE), but our own mapping is new.
     let future = shown.iter().find(|e| e.start == ours.start && e.has(b"lo"));
     let lock_future = future.map(|e| e.has(b"lf") || e.rss < e.end - e.start);
-    let mut facts = MemoryFacts { vdso: vdso(&shown), lock_future, ..MemoryFacts::default() };
+    let mut facts = MemoryFacts {
+        vdso: vdso(&shown),
+        lock_future,
+        earlier: tracked.map(|t| t.space),
+        ..MemoryFacts::default()
+    };
     let kept: Vec<smaps::Entry> =
         shown.into_iter().filter(|e| !is_kernels(e) && !ours.contains(&e.start)).collect();
     facts.vdso.code = vec![0; facts.vdso.len as usize];
@@ -86,9 +105,19 @@ pub fn collect(
 
     let areas: Vec<pagemap::Area> = kept
         .iter()
-        .map(|e| pagemap::Area { start: e.start, end: e.end, populated: e.rss + e.swap })
+        .map(|e| pagemap::Area {
+            start: e.start,
+            end: e.end,
+            populated: e.rss + e.swap,
+            anonymous: !e.shared && e.ino == 0 && !e.path.starts_with(b"/"),
+        })
         .collect();
-    let pages = pagemap::collect(pid, &areas)?;
+    let mut pages = pagemap::collect(pid, &areas)?;
+    pages.unwritten = match tracked {
+        // Both times: what was given back and written anew in between was not there the first time.
+        Some(tracked) => pagemap::without(&pagemap::both(&pages.unwritten, &tracked.vmas), &tracked.written),
+        None => Vec::new(),
+    };
     let mut files = files::Files::new(pid, known);
     for entry in kept {
         let mut own = pages.within(entry.start, entry.end);

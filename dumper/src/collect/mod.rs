@@ -20,6 +20,7 @@ use crate::error::Obstacle;
 use crate::ptrace::{Frozen, FrozenTree};
 use crate::report;
 use crate::sys::process::{self, Shared};
+use crate::track::Tracker;
 use anyhow::{Context, Result, anyhow};
 use children::Children;
 pub use cpu::CpuFacts;
@@ -91,7 +92,7 @@ pub struct Shares {
     pub sighand: usize,
 }
 
-/// Observes a frozen tree. `search`: as of [`fd::collect`]. If the state of one forbids running system calls in it, only that is told.
+/// Observes a frozen tree, whose memory `tracker` may track. `search`: as of [`fd::collect`]. If the state of one forbids running system calls in it, only that is told.
 ///
 /// # Errors
 /// When a process died, or the kernel does not answer.
@@ -100,6 +101,7 @@ pub fn collect(
     search: &[PathBuf],
     mut connections: fd::repair::Wish,
     leave_out: &LeftOut,
+    tracker: &mut Tracker,
 ) -> Result<Facts> {
     let mut facts = Facts {
         host: host::collect(tree.live.first().map_or(0, Frozen::pid)).context("observing this machine")?,
@@ -137,8 +139,12 @@ pub fn collect(
             };
             task.process.apart = aside.apart;
             if let Some(smaps) = aside.smaps {
+                let mut observe = |mut shown| {
+                    let tracked = tracker.observe(target, &mut shown)?;
+                    memory::collect(target, shown, &mut known, tracked.as_ref())
+                };
                 task.mm = smaps
-                    .and_then(|shown| memory::collect(target, shown, &mut known))
+                    .and_then(&mut observe)
                     .with_context(|| format!("observing the memory of PID {pid}"))?;
             }
             Ok(task)

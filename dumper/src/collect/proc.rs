@@ -170,6 +170,14 @@ pub fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
+/// When a process began, in ticks since the boot: with its id, that is one process.
+#[must_use]
+pub fn began(pid: i32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let close = stat.iter().rposition(|b| *b == b')')?;
+    std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
 /// The address range of a line of `/proc/PID/maps`.
 fn range(line: &str) -> Option<Range<u64>> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;

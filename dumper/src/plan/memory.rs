@@ -3,13 +3,13 @@
 use super::{Builder, FileKey};
 use crate::collect::memory::sharers::key;
 use crate::collect::memory::smaps::Entry;
-use crate::collect::memory::{MappedFile, MemoryFacts, VmaFacts};
+use crate::collect::memory::{MappedFile, MemoryFacts, VmaFacts, pagemap};
 use crate::collect::{Facts, TaskFacts, fd::FileStat, sysv::segment};
 use crate::contents::MEMORY_FILES;
 use ckpt_format::file::file_flags;
 use ckpt_format::mm::mm_flags;
 use ckpt_format::*;
-use elf_writer::{DROP_ZERO, Source};
+use elf_writer::{DROP_ZERO, Source, UNCHANGED};
 use std::ops::Range as Span64;
 
 /// Adds the address space of the task with this index, and its contents; returns its index in the mm
@@ -79,7 +79,12 @@ pub fn plan(builder: &mut Builder, all: &Facts, index: usize) -> u32 {
         vdso_code: builder.blob(&facts.vdso.code),
     };
     builder.tables.mms.push(record);
-    builder.tables.mms.len() as u32 - 1
+    let space = builder.tables.mms.len() as u32 - 1;
+    builder.spaces.insert(task.pid, space);
+    if let Some(earlier) = facts.earlier {
+        builder.earlier.insert(space, earlier);
+    }
+    space
 }
 
 fn mm_flags_of(task: &TaskFacts) -> u32 {
@@ -297,9 +302,24 @@ fn flags_of(shown: &Entry) -> u64 {
 /// Extents for the pages that the process has to itself.
 fn own_pages(builder: &mut Builder, pid: i32, vma: &VmaFacts, flags: u32) -> Range {
     let first = builder.extent_mark();
-    for run in &vma.pages.own {
+    let mut add = |run: &Span64<u64>, flags: u32| {
         let source = Source::Memory { pid, addr: run.start };
         builder.extent(run.start, run.end - run.start, flags, &source);
+    };
+    // Only anonymous memory is tracked, in this image and in the parent.
+    let unwritten = if flags & DROP_ZERO != 0 { &vma.pages.unwritten[..] } else { &[] };
+    for run in &vma.pages.own {
+        let mut at = run.start;
+        for same in pagemap::both(std::slice::from_ref(run), unwritten) {
+            if same.start > at {
+                add(&(at..same.start), flags);
+            }
+            add(&same, flags | UNCHANGED);
+            at = same.end;
+        }
+        if run.end > at {
+            add(&(at..run.end), flags);
+        }
     }
     builder.extents_since(first)
 }

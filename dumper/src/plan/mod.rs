@@ -105,8 +105,10 @@ pub struct Builder {
     /// `hole_addr`, `hole_len` and so on are set by those who know them.
     pub header: Header,
     pub obstacles: Vec<Obstacle>,
-    /// See [`Plan::ancestors`].
+    /// See [`Plan::ancestors`], [`Plan::earlier`], [`Plan::spaces`].
     pub ancestors: HashMap<i32, i32>,
+    pub earlier: HashMap<u32, u32>,
+    pub spaces: HashMap<i32, u32>,
     blob_index: HashMap<Vec<u8>, Span>,
     file_index: HashMap<FileKey, u32>,
     creds_index: HashMap<Vec<u8>, u32>,
@@ -177,13 +179,13 @@ impl Builder {
         index
     }
 
-    /// Adds stored bytes that are to be copied from `source`, split so that no extent is longer than
+    /// Adds stored bytes that are to be copied from `source`, split at the multiples of
     /// [`content::MAX_EXTENT`]. `addr` as in [`Extent::addr`]. Callers make a [`Range`] of the
     /// extents they added one after the other: `let first = b.extent_mark(); ...; b.extents_since(first)`.
     pub fn extent(&mut self, addr: u64, len: u64, flags: u32, source: &Source) {
         let mut done = 0;
         while done < len {
-            let part = (len - done).min(content::MAX_EXTENT);
+            let part = (len - done).min(content::MAX_EXTENT - (addr + done) % content::MAX_EXTENT);
             self.tables.extents.push(Extent { addr: addr + done, len: part, flags, ..Extent::default() });
             self.sources.push(source.part(done, part));
             done += part;
@@ -280,6 +282,9 @@ impl Builder {
             tables: self.tables,
             sources: self.sources,
             ancestors: self.ancestors,
+            earlier: self.earlier,
+            spaces: self.spaces,
+            verify: false,
             urgent: Vec::new(),
             compress: false,
             dedup: false,

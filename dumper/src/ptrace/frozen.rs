@@ -1,5 +1,7 @@
 //! A process with all of its threads stopped.
 
+mod open;
+
 use super::copy::MemoryCopy;
 use super::freeze::{self, Seized};
 use super::gadget::Gadgets;

@@ -19,7 +19,7 @@ pub use freeze::list as threads;
 pub use frozen::Frozen;
 pub use remote::{Call, RemoteMemory, Scratch};
 pub use tracee::{Stopped, Tracee};
-pub use tree::{Fate, FrozenTree, Zombie};
+pub use tree::{Fate, FrozenTree, Zombie, is_above_us};
 
 /// An address in the target. Never dereferenced here, hence not a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -314,9 +314,15 @@ fn ancestors(pid: i32) -> impl Iterator<Item = i32> {
     std::iter::successors(parent(&pid), parent)
 }
 
+/// Whether we are in the tree below this process.
+#[must_use]
+pub fn is_above_us(root: i32) -> bool {
+    ancestors(std::process::id() as i32).any(|pid| pid == root)
+}
+
 /// Refuses a tree that we are in.
 fn check_not_above_us(root: i32) -> Result<()> {
-    if ancestors(std::process::id() as i32).any(|pid| pid == root) {
+    if is_above_us(root) {
         let why = "ckpt-dump itself runs below it: run ckpt-dump from somewhere else (another terminal), \
                    or `--allow children` dumps it alone";
         bail!(Failure::WrongKind { pid: root, name: proc::name(root), why: why.into() });

@@ -212,8 +212,8 @@ pub fn peek_all_but_last(fd: BorrowedFd<'_>, len: usize) -> Result<usize> {
     }
 }
 
-/// The descriptors that a peek installed in our table, and the other control messages.
-fn received(msg: &libc::msghdr) -> (Vec<OwnedFd>, Vec<Control>) {
+/// The descriptors that recvmsg(2) installed in our table, and the other control messages.
+pub(super) fn received(msg: &libc::msghdr) -> (Vec<OwnedFd>, Vec<Control>) {
     let (mut all, mut others) = (Vec::new(), Vec::new());
     // SAFETY: recvmsg filled in `msg`; the CMSG macros walk within its control buffer, each item has the
     // length that it says, and one of SCM_RIGHTS holds descriptors that the kernel has just installed for us.

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd;
 
-/// `PAGE_IS_*` of `include/uapi/linux/fs.h`.
+/// `PAGE_IS_*` of `include/uapi/linux/fs.h`: writes to it are tracked, and since when it was protected there was one.
+pub const PAGE_IS_WPALLOWED: u64 = 1;
+pub const PAGE_IS_WRITTEN: u64 = 1 << 1;
 pub const PAGE_IS_FILE: u64 = 1 << 2;
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
 pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
@@ -43,14 +45,18 @@ const PAGEMAP_SCAN: u64 = 0xc060_6610;
 const _: () = assert!(size_of::<ScanArg>() == 0x60);
 
 /// Which pages [`pagemap_scan`] reports.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted {
+    /// All of these categories must be present.
+    pub all_of: u64,
     /// All of these categories must be absent.
     pub none_of: u64,
     /// One of these must be present.
     pub any_of: u64,
     /// Categories that are told (and that regions are divided by).
     pub tell: u64,
+    /// Protect those that it reports, and only look where that can be done (PM_SCAN_WP_MATCHING).
+    pub protect: bool,
 }
 
 /// ioctl(PAGEMAP_SCAN) on `/proc/PID/pagemap`, Linux 6.7: fills `regions` from `start` on; returns how
@@ -67,7 +73,7 @@ pub fn pagemap_scan(
 ) -> Result<(usize, u64)> {
     let mut arg = ScanArg {
         size: size_of::<ScanArg>() as u64,
-        flags: 0,
+        flags: u64::from(wanted.protect),
         start,
         end,
         walk_end: 0,
@@ -75,18 +81,22 @@ pub fn pagemap_scan(
         vec_len: regions.len() as u64,
         max_pages: 0,
         category_inverted: wanted.none_of,
-        category_mask: wanted.none_of,
+        category_mask: wanted.all_of | wanted.none_of,
         category_anyof_mask: wanted.any_of,
         return_mask: wanted.tell,
     };
     // SAFETY: `arg` has the layout of `struct pm_scan_arg`; its `vec` points at `vec_len` writable
-    // elements with the layout of `struct page_region`, exclusively borrowed for the call. No flag
-    // that changes the target (PM_SCAN_WP_MATCHING) is set.
+    // elements with the layout of `struct page_region`, exclusively borrowed for the call. To protect a page
+    // changes nothing that a program can see.
     let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, std::ptr::from_mut(&mut arg)) };
     if found < 0 {
         return Err(Error::last_os_error());
     }
-    Ok((found as usize, arg.walk_end))
+    let found = (found as usize).min(regions.len());
+    // `walk_end` is where the kernel's own buffer of 512 regions was full for the last time, unless it is the end
+    // of ours (fs/proc/task_mmu.c, do_pagemap_scan(), up to Linux 6.18 at least).
+    let walked = if found < regions.len() { end } else { arg.walk_end };
+    Ok((found, regions[..found].last().map_or(walked, |last| walked.max(last.end))))
 }
 
 /// process_vm_readv(2): fills `buf` with the pieces `(address, length)`, at most 1024 (IOV_MAX),
@@ -110,6 +120,34 @@ pub fn read_pieces(pid: i32, pieces: &[(u64, usize)], buf: &mut [u8]) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_region_is_found_twice() {
+        // More regions than the kernel's buffer has, and than ours.
+        let mut memory = vec![0u8; 16 << 20];
+        memory.iter_mut().step_by(2 * 4096).for_each(|b| *b = 1);
+        let (start, end) = (memory.as_ptr() as u64, memory.as_ptr() as u64 + memory.len() as u64);
+        let (start, end) = (start.next_multiple_of(4096), end / 4096 * 4096);
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let any_of = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+        let wanted = Wanted { any_of, tell: any_of, none_of: PAGE_IS_PFNZERO, ..Wanted::default() };
+        for len in [1000, 3000] {
+            let mut all = Vec::new();
+            let mut at = start;
+            while at < end {
+                let mut regions = vec![PageRegion::default(); len];
+                let (found, walked) = match pagemap_scan(&pagemap, at, end, wanted, &mut regions) {
+                    Err(e) if e.raw_os_error() == Some(libc::ENOTTY) => return,
+                    other => other.unwrap(),
+                };
+                all.extend_from_slice(&regions[..found]);
+                assert!(walked > at);
+                at = walked;
+            }
+            assert!(all.windows(2).all(|w| w[0].end <= w[1].start), "{len}: regions overlap");
+        }
+        std::hint::black_box(&memory);
+    }
 
     #[test]
     fn own_memory_is_read_in_pieces() {

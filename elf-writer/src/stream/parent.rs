@@ -1,15 +1,19 @@
 //! An earlier image: what is still equal to it is not written again, but shared with it by the file system.
 
 use super::known;
+use super::unchanged::Unchanged;
+use super::{Progress, unchanged};
+use crate::WriteError;
 use crate::alias::{Owner, Run, Stored};
 use crate::dedup::SHORTEST;
-use crate::plan::{ContentSource, Tables};
-use ckpt_format::{FormatError, Image, NONE, PAGE_SIZE};
+use crate::plan::{ContentSource, Plan, Tables};
+use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE};
 use ckpt_reader::ImageFile;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// A range of the parent's file that is shared.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +27,10 @@ struct Shared {
 #[derive(Debug)]
 pub struct Parent<'a> {
     image: &'a ImageFile,
+    /// The file system can let both share blocks.
+    pub shares: bool,
+    /// What need not even be read.
+    pub unchanged: Unchanged,
     /// What it has, by address space of the plan.
     stored: Stored,
     /// By planned extent: its address space.
@@ -35,17 +43,15 @@ pub struct Parent<'a> {
 }
 
 impl<'a> Parent<'a> {
-    /// `None` if the file system cannot let `file` share blocks with it.
     pub fn new(
         image: &'a ImageFile,
-        tables: &Tables,
+        plan: &Plan,
         file: &File,
         source: &mut dyn ContentSource,
-    ) -> Result<Option<Self>, FormatError> {
+    ) -> Result<Self, FormatError> {
+        let tables = &plan.tables;
         // Into the place of the header, which is written last.
-        if source.share(image.file(), 0, file, 0, PAGE_SIZE).is_err() {
-            return Ok(None);
-        }
+        let shares = source.share(image.file(), 0, file, 0, PAGE_SIZE).is_ok();
         let mut spaces = vec![NONE; tables.extents.len()];
         for (index, mm) in tables.mms.iter().enumerate() {
             for vma in &tables.vmas[mm.vmas.indices()] {
@@ -54,9 +60,12 @@ impl<'a> Parent<'a> {
                 }
             }
         }
-        let stored = earlier(&image.image()?, tables)?;
+        let old = image.image()?;
+        let unchanged = Unchanged::new(&old, plan, &spaces)?;
+        // What cannot be shared is written as fast as it is compared.
+        let stored = if shares { earlier(&old, tables)? } else { Stored::default() };
         let (shared, buffer) = (Vec::new(), Vec::new());
-        Ok(Some(Self { image, stored, spaces, shared, buffer, bytes: [0; 2] }))
+        Ok(Self { image, shares, unchanged, stored, spaces, shared, buffer, bytes: [0; 2] })
     }
 
     /// Runs of pages at `addr`, of planned extent `extent`, that are the same in the parent, byte by byte: relative
@@ -87,16 +96,34 @@ impl<'a> Parent<'a> {
         }
     }
 
-    /// Shares everything that was taken.
-    pub fn finish(&self, file: &File, source: &mut dyn ContentSource) -> io::Result<()> {
-        self.shared.iter().try_for_each(|s| {
-            let shared = source.share(self.image.file(), s.from, file, s.to, s.len);
-            shared.or_else(|_| copy(self.image.file(), s, file))
-        })
+    /// Shares, or copies, everything that was taken, and completes the extents `made` of it.
+    pub fn finish(
+        &mut self,
+        plan: &Plan,
+        made: &mut [Vec<Extent>],
+        file: &File,
+        path: &Path,
+        source: &mut dyn ContentSource,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), WriteError> {
+        let failed = |source| WriteError::Output { what: "cannot write", path: path.into(), source };
+        let done = plan.tables.extents.iter().map(|e| e.len).sum();
+        for s in &self.shared {
+            if progress(done).is_break() {
+                return Err(WriteError::Interrupted);
+            }
+            let shared = if self.shares {
+                source.share(self.image.file(), s.from, file, s.to, s.len)
+            } else {
+                Err(io::ErrorKind::Unsupported.into())
+            };
+            shared.or_else(|_| copy(self.image.file(), s, file)).map_err(failed)?;
+        }
+        self.unchanged.sums(self.image, plan.verify, made)
     }
 }
 
-/// Where sharing has failed although it was possible for the first page.
+/// Where blocks cannot be shared, or sharing has failed although it was possible for the first page.
 fn copy(from: &File, s: &Shared, to: &File) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
@@ -124,11 +151,7 @@ fn earlier(image: &Image<'_>, tables: &Tables) -> Result<Stored, FormatError> {
         for vma in Image::slice(image.vmas, mm.vmas, "VMAs")? {
             for range in [vma.dirty, vma.embedded] {
                 for e in Image::slice(image.extents, range, "extents")? {
-                    let whole = [e.addr, e.len, e.file_offset].iter().all(|n| n.is_multiple_of(PAGE_SIZE));
-                    let sane =
-                        e.file_offset.checked_add(e.len).is_some_and(|end| end <= image.header.image_size)
-                            && e.addr.checked_add(e.len).is_some();
-                    if whole && sane && e.len > 0 && !e.is_compressed() {
+                    if unchanged::is_whole(image, e) {
                         let run = Run { start: e.addr, len: e.len, file_offset: e.file_offset };
                         stored.add(Owner::Memory(index as i32), run);
                     }
