@@ -99,7 +99,8 @@ pub fn run(tools: &Tools, dir: &Path, w: &Workload, rounds: usize, criu: Option<
     Ok(rows(w, &samples))
 }
 
-/// Images that are smaller: compressed, without duplicates, with what an earlier one has.
+/// Images that are smaller, or made faster: compressed, without duplicates, with what an earlier one has, of what
+/// was written to since.
 fn smaller(tools: &Tools, victim: &Running, dir: &Path, into: &mut Samples) -> Result<()> {
     let (image, base) = (dir.join("smaller.ckpt"), dir.join("saved.ckpt"));
     let size = |path: &Path| std::fs::metadata(path).map(|m| m.len() as f64);
@@ -111,6 +112,12 @@ fn smaller(tools: &Tools, victim: &Running, dir: &Path, into: &mut Samples) -> R
     victim.heart.ask(b'c')?;
     let parent = ["--parent", base.to_str().context("path of the work directory is not UTF-8")?];
     dump(tools, victim, &image, &parent, ["dump --parent", "pause with --parent", ""], into)?;
+    let tracked = dir.join("tracked.ckpt");
+    dump(tools, victim, &tracked, &["--track"], ["dump --track", "pause with --track", ""], into)?;
+    victim.heart.ask(b'c')?;
+    let parent = ["--parent", tracked.to_str().context("path of the work directory is not UTF-8")?];
+    dump(tools, victim, &image, &parent, ["tracked dump", "tracked pause", ""], into)?;
+    std::fs::remove_file(&tracked)?;
     Ok(std::fs::remove_file(&image)?)
 }
 
@@ -345,6 +352,21 @@ fn rows(w: &Workload, s: &Samples) -> Vec<Row> {
         get("dump"),
         "dump without",
         "0.01 where files are shared",
+    );
+    time(
+        "the same after --track",
+        "tracked dump",
+        get("dump"),
+        "dump without",
+        "0.01 where files are shared",
+    );
+    time("pause of that", "tracked pause", get("pause"), "pause of a plain dump", "0.01");
+    time(
+        "pause with --track, the first time",
+        "pause with --track",
+        get("pause"),
+        "pause of a plain dump",
+        "",
     );
     time("dump, whole command", "dump", get("CRIU dump"), "CRIU dump", "0.5");
     time(first, "restore", get("CRIU restore"), "CRIU restore", "0.5");

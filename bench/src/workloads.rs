@@ -7,7 +7,7 @@ pub struct Workload {
     /// Bytes of private memory.
     pub bytes: u64,
     /// `4k` (noise), `huge` (the same), `zero` (touched, all zero) or `heap` (compressible; for this --compress,
-    /// --dedup and --parent are measured, too).
+    /// --dedup, --parent and --track are measured, too).
     pub pages: &'static str,
     /// Additional one-page VMAs.
     pub vmas: u32,

@@ -5,7 +5,7 @@ use crate::plan::Options;
 fn vma(line: &str, flags: &str, own: &[Span64<u64>]) -> VmaFacts {
     let text = format!("{line}\nVmFlags: {flags}\n");
     let shown = smaps::parse(text.as_bytes()).unwrap().remove(0);
-    VmaFacts { shown, pages: Pages { own: own.to_vec(), guards: vec![] }, file: None, resident: None }
+    VmaFacts { shown, pages: Pages { own: own.to_vec(), ..Pages::default() }, file: None, resident: None }
 }
 
 fn file(path: &str, present: bool, size: u64) -> MappedFile {
@@ -44,6 +44,28 @@ fn anonymous_memory_keeps_name_flags_and_own_pages() {
     assert_eq!(b.tables.extents[0].flags, DROP_ZERO);
     assert_eq!(b.sources[1], Source::Memory { pid: 5, addr: 0x15000 });
     assert_eq!((b.tables.guards[0].start, b.tables.mms[0].guards.count), (0x18000, 1));
+}
+
+#[test]
+fn what_was_not_written_to_is_marked() {
+    let mut v = vma("10000-20000 rw-p 00000000 00:00 0 ", "rd wr mw", &[0x11000..0x15000, 0x18000..0x19000]);
+    v.pages.unwritten = vec![0x12000..0x13000, 0x14000..0x15000, 0x18000..0x19000];
+    let mut text = vma("30000-40000 rw-p 00002000 fe:00 7   /lib/x", "rd wr mr mw", &[0x31000..0x32000]);
+    (text.file, text.pages.unwritten) = (Some(0), vec![0x31000..0x32000]);
+    let files = vec![file("/lib/x", true, 0x7800)];
+    let b = build(MemoryFacts { vmas: vec![v, text], files, earlier: Some(3), ..Default::default() }, false);
+    let found: Vec<_> = b.tables.extents.iter().map(|e| (e.addr, e.len, e.flags)).collect();
+    let (same, other) = (DROP_ZERO | UNCHANGED, DROP_ZERO);
+    let expected = [
+        (0x11000, 0x1000, other),
+        (0x12000, 0x1000, same),
+        (0x13000, 0x1000, other),
+        (0x14000, 0x1000, same),
+        (0x18000, 0x1000, same),
+        (0x31000, 0x1000, 0),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!((b.earlier.get(&0), b.spaces.get(&5)), (Some(&3), Some(&0)));
 }
 
 #[test]

@@ -15,6 +15,8 @@ const REGISTER_MODE_WP: u64 = 1 << 1;
 const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
 const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
 const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_aa01;
+/// `_IOWR(0xaa, 6, struct uffdio_writeprotect)`.
+const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
 
 /// Flags with which userfaultfd(2) needs no privilege. No fault is ever handled: the kernel itself notes a write.
 pub const FLAGS: i32 = libc::O_CLOEXEC | UFFD_USER_MODE_ONLY;
@@ -49,6 +51,15 @@ pub fn register(fd: BorrowedFd<'_>, range: &Range<u64>) -> Result<()> {
 /// ESRCH when the address space is gone.
 pub fn unregister(fd: BorrowedFd<'_>, range: &Range<u64>) -> Result<()> {
     ioctl(fd, UFFDIO_UNREGISTER, [range.start, range.end - range.start])
+}
+
+/// Takes the protection from all pages of a range, even from those that the kernel forgot when they were moved
+/// (mremap(2) before Linux 6.13).
+///
+/// # Errors
+/// ENOENT where nothing is registered.
+pub fn unprotect(fd: BorrowedFd<'_>, range: &Range<u64>) -> Result<()> {
+    ioctl(fd, UFFDIO_WRITEPROTECT, [range.start, range.end - range.start, 0])
 }
 
 /// Whether writes can be tracked here at all, tried with our own memory.

@@ -149,8 +149,17 @@ impl Tracker {
         };
         let mut all = ours.to_vec();
         let new = shown.iter().filter(|e| can_be_tracked(e)).map(|e| e.start..e.end);
-        // One that cannot is read each time.
-        all.extend(new.filter(|r| !ours.contains(r) && uffd::register(uffd.as_fd(), r).is_ok()));
+        for vma in new.filter(|r| !ours.contains(r)) {
+            // One that cannot is read each time.
+            if uffd::register(uffd.as_fd(), &vma).is_err() {
+                continue;
+            }
+            // Left from another life: such a page might be writable, and seem protected.
+            if pagemap::is_protected(file, &vma).context("PAGEMAP_SCAN")? {
+                uffd::unprotect(uffd.as_fd(), &vma).context("ioctl(UFFDIO_WRITEPROTECT)")?;
+            }
+            all.push(vma);
+        }
         all.sort_unstable_by_key(|r| r.start);
         let written = pagemap::written(file, &all, true).context("PAGEMAP_SCAN")?;
         crate::failpoint::hit("track-armed")?;

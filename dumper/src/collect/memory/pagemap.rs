@@ -196,6 +196,23 @@ pub fn written(file: &File, vmas: &[Range<u64>], protect: bool) -> std::io::Resu
     Ok(runs)
 }
 
+/// Whether some page of memory whose writes are tracked is protected.
+///
+/// # Errors
+/// As PAGEMAP_SCAN.
+pub fn is_protected(file: &File, vma: &Range<u64>) -> std::io::Result<bool> {
+    let wanted = Wanted {
+        all_of: vm::PAGE_IS_WPALLOWED,
+        none_of: vm::PAGE_IS_WRITTEN,
+        any_of: POPULATED,
+        tell: vm::PAGE_IS_WPALLOWED,
+        ..Wanted::default()
+    };
+    let mut found = false;
+    for_regions(file, vma.clone(), wanted, |_| found = true)?;
+    Ok(found)
+}
+
 /// Whether writes to this page are tracked (by whomever).
 ///
 /// # Errors
