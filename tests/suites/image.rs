@@ -10,6 +10,7 @@ fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("image");
     for (who, name) in [(Who::Me, ""), (Who::User, "-user")] {
         suite.test_as(who, format!("instances{name}"), instances);
+        suite.test_as(who, format!("instances_of_nginx{name}"), nginx);
         suite.test_as(who, format!("time_namespace{name}"), |t| goes_on(t, &["--time-namespace"]));
         suite.test_as(who, format!("time_namespace_ns{name}"), |t| {
             goes_on(t, &["--time-namespace", "--pid", "ns"])
@@ -185,6 +186,76 @@ fn instances(t: &T) -> TestResult {
     }
     ensure!(!Path::new(&shared(port)).exists(), "the old shared memory is there");
     ensure!(!t.path("first").exists(), "something was made at the old path");
+    Ok(())
+}
+
+/// The body of a page.
+fn page(port: u16) -> Result<String, Error> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+    Ok(body.to_owned())
+}
+
+/// A tree that knows nothing of it: ten times a master with two workers, each with its own port and logs.
+fn nginx(t: &T) -> TestResult {
+    let program =
+        ["/usr/sbin/nginx", "/usr/bin/nginx", "/sbin/nginx"].into_iter().find(|p| Path::new(p).exists());
+    let Some(program) = program else {
+        ckpt_tests::skip!("nginx is not installed (scripts/setup installs it)")
+    };
+    let (port, dir) = (t.free_port()?, t.dir().display().to_string());
+    let logs = |name: String| -> Result<PathBuf, Error> {
+        std::fs::create_dir(t.path(&name))?;
+        t.who().own(&t.path(&name))?;
+        Ok(t.path(name))
+    };
+    let first = logs("first".into())?;
+    t.write("page", "a page\n")?;
+    let user = if t.who() == Who::Me && nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary: String = kinds.map(|kind| format!("{kind}_temp_path {dir}/first/{kind};")).concat();
+    let conf = format!(
+        "{user} daemon off; worker_processes 2; pid {dir}/first/pid; error_log {dir}/first/error.log info;\n\
+         events {{ worker_connections 64; }}\n\
+         http {{ {temporary} access_log {dir}/first/access.log; server {{ listen 127.0.0.1:{port}; root {dir}; }} }}\n"
+    );
+    let conf = t.write("nginx.conf", conf)?;
+    let error_log = first.join("error.log").display().to_string();
+    let master = t.launch("nginx", program).args(["-e", &error_log, "-p", &dir, "-c"]).arg(conf);
+    let mut master = master.start()?;
+    let serves = |proc: &mut Proc, port: u16| -> TestResult {
+        t.wait_until("a page", || {
+            proc.ensure_alive()?;
+            Ok(page(port).is_ok_and(|page| page == "a page\n"))
+        })
+    };
+    serves(&mut master, port)?;
+    t.wait_until("two workers", || Ok(procfs::descendants(master.pid()).len() == 2))?;
+    t.dump(master.pid()).kill().ok()?;
+    master.wait_exit()?;
+    let log = std::fs::read_to_string(first.join("access.log"))?;
+    let mut running = Vec::new();
+    for i in 0..10 {
+        let (own, logs) = (t.free_port()?, logs(format!("logs{i}"))?);
+        let path = format!("{}={}", first.display(), logs.display());
+        let restore = t.restore("saved.ckpt").pid("ns").args(["--path", &path]);
+        running.push((restore.args(["--port", &format!("{port}={own}")]).start()?, own, logs));
+    }
+    for (server, port, logs) in &mut running {
+        serves(server, *port)?;
+        let log = || std::fs::read_to_string(logs.join("access.log")).unwrap_or_default();
+        t.wait_until("its own log", || Ok(log().matches("GET /page").count() == 1))?;
+    }
+    ensure!(page(port).is_err(), "somebody serves at the old port");
+    ensure!(std::fs::read_to_string(first.join("access.log"))? == log, "the old log has grown");
+    for (server, _, _) in &mut running {
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        server.expect_exit(0)?;
+    }
     Ok(())
 }
 
