@@ -22,6 +22,7 @@ mod family;
 mod files;
 mod help;
 mod info;
+mod lazy_calls;
 mod mem;
 mod nameless;
 mod objects;

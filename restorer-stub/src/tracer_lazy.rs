@@ -1,8 +1,8 @@
 //! `--memory lazy`: the tracer of a program that runs while its memory is still being filled (`mem::lazy`).
 //!
 //! It is a process of its own, beside the supervisor or the namespace's init, as those have to go on. It leads
-//! the restore as always, but does not let go of the threads: every system call but a few that concern
-//! no memory is held back at its entry, and every signal at its delivery, until all is filled. So the program
+//! the restore as always, but does not let go of the threads: every system call but a few (`lazy_calls`) is
+//! held back at its entry, and every signal at its delivery, until all is filled. So the program
 //! runs on by itself, but does nothing that would show what is missing; and nothing waits for longer than an
 //! eager restore takes. Then the tracer lets go of everything at once, and ends.
 //!
@@ -11,6 +11,7 @@
 
 use crate::ctx::Ctx;
 use crate::family::fork_begun;
+use crate::lazy_calls::{Ranges, needs};
 use crate::mem::lazy_fill::{Filling, MAX_HELPERS, Space};
 use crate::mem::{lazy, own};
 use crate::report::{self, Error, On, Result, say};
@@ -153,14 +154,18 @@ struct Tracing {
     states: &'static mut [i32],
     /// Processes at work; 0 for none.
     helpers: [i32; MAX_HELPERS],
+    /// `None` where nothing is missing.
+    filling: Option<&'static Filling>,
 }
 
 /// All threads have their registers: fills memory while they run, and lets go of them when all is there.
 pub fn fill(ctx: &'static Ctx, spaces: &'static [Space]) -> Result<()> {
-    let mut tracing = Tracing { ctx, states: ctx.work.slice(ctx.tids.len())?, helpers: [0; MAX_HELPERS] };
+    let states = ctx.work.slice(ctx.tids.len())?;
+    let mut tracing = Tracing { ctx, states, helpers: [0; MAX_HELPERS], filling: None };
     ctx.shared.hand_over();
     if !spaces.is_empty() {
         let filling: &'static Filling = ctx.work.value(Filling::new(ctx, spaces)?)?;
+        tracing.filling = Some(filling);
         let mut slots = tracing.helpers.iter_mut();
         filling.start(|pid| slots.next().into_iter().for_each(|slot| *slot = pid))?;
     }
@@ -196,7 +201,7 @@ impl Tracing {
                 }
                 *helper = 0;
             } else if let Some(index) = self.index(pid) {
-                self.states[index] = judge(pid, status)?;
+                self.states[index] = self.judge(index, pid, status)?;
                 if self.states[index] == RUNS {
                     // If it is gone, that is told next.
                     let _ = ptrace::to_syscall(pid);
@@ -206,7 +211,8 @@ impl Tracing {
         Ok(())
     }
 
-    /// Brings every thread into a stop. None is inside of a system call that would notice.
+    /// Brings every thread into a stop. None is inside of a system call that would notice: all of those that
+    /// were let pass go on where they were.
     fn stop_all(&mut self) {
         for (state, tid) in self.states.iter_mut().zip(self.ctx.tids).filter(|(s, _)| **s == RUNS) {
             let tid = tid.load(Ordering::Relaxed);
@@ -228,47 +234,43 @@ impl Tracing {
     }
 }
 
-/// What a thread that has told something does next.
-fn judge(tid: i32, status: Wait) -> Result<i32> {
-    Ok(match status {
-        Wait::Exited(_) | Wait::Killed(_) => ENDED,
-        Wait::Continued => RUNS,
-        // A group stop, which is one already; or a notice of SIGCONT.
-        Wait::Stopped(signal, PTRACE_EVENT_STOP) => {
-            if signal == SIGTRAP {
-                RUNS
-            } else {
-                HELD
+impl Tracing {
+    /// What a thread that has told something does next.
+    fn judge(&self, index: usize, tid: i32, status: Wait) -> Result<i32> {
+        Ok(match status {
+            Wait::Exited(_) | Wait::Killed(_) => ENDED,
+            Wait::Continued => RUNS,
+            // A group stop, which is one already; or a notice of SIGCONT.
+            Wait::Stopped(signal, PTRACE_EVENT_STOP) => {
+                if signal == SIGTRAP {
+                    RUNS
+                } else {
+                    HELD
+                }
+            }
+            Wait::Stopped(signal, 0) if signal == SIGTRAP | 0x80 => match ptrace::syscall_stop(tid) {
+                Ok(At::Entry(call)) => match call.and_then(|(nr, args)| needs(nr, &args)) {
+                    Some(ranges) if self.is_there(index, &ranges)? => RUNS,
+                    _ => HELD,
+                },
+                // ESRCH: it has been killed, which is told next.
+                Ok(At::Exit) | Err(Errno::ESRCH) => RUNS,
+                Err(e) => return Err(Error::os("cannot look at a system call of")(e).on(On::Pid(tid))),
+            },
+            Wait::Stopped(signal, 0) => signal,
+            Wait::Stopped(..) => RUNS,
+        })
+    }
+
+    /// Fills what a call of a thread needs. False if somebody else is about to, and takes long.
+    fn is_there(&self, thread: usize, ranges: &Ranges) -> Result<bool> {
+        let task = self.ctx.image.threads.get(thread).map_or(0, |t| t.task);
+        let Some(filling) = self.filling else { return Ok(true) };
+        for (start, len) in ranges.iter().filter(|(start, len)| *start != 0 && *len > 0) {
+            if !filling.provide(task, *start, *len)? {
+                return Ok(false);
             }
         }
-        Wait::Stopped(signal, 0) if signal == SIGTRAP | 0x80 => match ptrace::syscall_stop(tid) {
-            Ok(At::Entry(nr)) if !nr.is_some_and(passes) => HELD,
-            // ESRCH: it has been killed, which is told next.
-            Ok(_) | Err(Errno::ESRCH) => RUNS,
-            Err(e) => return Err(Error::os("cannot look at a system call of")(e).on(On::Pid(tid))),
-        },
-        Wait::Stopped(signal, 0) => signal,
-        Wait::Stopped(..) => RUNS,
-    })
-}
-
-/// System calls that are not held: they do not concern memory, and do not wait for anything.
-fn passes(nr: u64) -> bool {
-    const PASS: [u32; 14] = [
-        __NR_sched_yield,
-        __NR_getpid,
-        __NR_gettid,
-        __NR_getppid,
-        __NR_getuid,
-        __NR_geteuid,
-        __NR_getgid,
-        __NR_getegid,
-        __NR_getpgid,
-        __NR_getpgrp,
-        __NR_getsid,
-        __NR_sched_getscheduler,
-        __NR_getpriority,
-        __NR_lseek,
-    ];
-    PASS.iter().any(|pass| u64::from(*pass) == nr)
+        Ok(true)
+    }
 }

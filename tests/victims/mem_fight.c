@@ -4,8 +4,11 @@
 //
 //     mem_fight          all of that
 //     mem_fight exec     a thread of several executes another program
-//     mem_fight waits    threads only count, in the shared file, and so show that they run; MIB of memory
+//     mem_fight waits    one thread only counts, in the shared file, and so shows that it runs; another one makes system
+//                        calls that pass, and counts; MIB of memory
 #include "maps.h"
+#include <linux/futex.h>
+#include <poll.h>
 
 #define PART (3ul << 20)
 #define MIB (1ul << 20)
@@ -257,6 +260,23 @@ __attribute__((noreturn)) static void *count(void *arg) {
     for (;;) atomic_fetch_add(&shared->counts[(size_t)arg], 1);
 }
 
+static char *waited_for;
+
+// System calls that need not wait for memory: they sleep, and the kernel looks at words that are still missing.
+__attribute__((noreturn)) static void *sleep_and_count(void *arg) {
+    for (size_t page = 0;; page++) {
+        struct timespec us = {0, 1000};
+        CHECK(nanosleep(&us, NULL) == 0);
+        uint64_t content = mix(1 + page % 4000 * (PAGE / 8));
+        uint32_t *word = (uint32_t *)(waited_for + page % 4000 * PAGE);
+        // Not what is there, and what is there: this one waits until the time is over.
+        CHECK(syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, (uint32_t)content + 1, &us) == -1 && errno == EAGAIN);
+        CHECK(syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, (uint32_t)content, &us) == -1 && errno == ETIMEDOUT);
+        CHECK(poll(NULL, 0, 0) == 0);
+        atomic_fetch_add(&shared->counts[(size_t)arg], 1);
+    }
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "executed") == 0) return ok();
@@ -278,8 +298,10 @@ int main(int argc, char **argv) {
         size_t mib = argc > 2 ? strtoul(argv[2], NULL, 10) : 64;
         char *more = map(mib * MIB, PROT_READ | PROT_WRITE);
         fill(more, mib * MIB, 1);
+        waited_for = more;
         pthread_t threads[2];
-        for (size_t i = 0; i < 2; i++) CHECK(pthread_create(&threads[i], NULL, count, (void *)i) == 0);
+        CHECK(pthread_create(&threads[0], NULL, count, (void *)0) == 0);
+        CHECK(pthread_create(&threads[1], NULL, sleep_and_count, (void *)1) == 0);
         maps_save();
         ready();
         wait_go();

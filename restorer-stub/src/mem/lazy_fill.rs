@@ -144,6 +144,33 @@ impl Filling {
         }
     }
 
+    /// Sees to it that a range of a task's memory is there, for the kernel to use. False if a helper is at it,
+    /// and takes long.
+    pub fn provide(&self, task: u32, start: u64, len: u64) -> Result<bool> {
+        /// How often a helper is waited for.
+        const PATIENCE: u32 = 1000;
+        let of_task = |s: &&Space| s.task.load(Ordering::Relaxed) == task;
+        let Some(space) = self.spaces.iter().find(of_task) else { return Ok(true) };
+        let vmas = space.vmas(self.ctx)?;
+        let mut at = start & !(PAGE_SIZE - 1);
+        while at < start.saturating_add(len) {
+            self.answer(space, at)?;
+            if let Place::Stored(e) = lazy::find(self.ctx, vmas, at) {
+                let is_there = || self.ctx.states.is_filled(self.ctx, e);
+                let mut tries = 0..PATIENCE;
+                while !is_there() && tries.next().is_some() {
+                    process::yield_now();
+                }
+                // Not either if the process has ended.
+                if !is_there() {
+                    return Ok(false);
+                }
+            }
+            at += PAGE_SIZE;
+        }
+        Ok(true)
+    }
+
     /// Fills an extent, unless that is done or being done.
     fn fill(&self, space: &Space, e: &'static Extent) -> Result<()> {
         if !self.ctx.states.take(self.ctx, e) {

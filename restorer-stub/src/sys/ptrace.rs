@@ -65,8 +65,9 @@ pub fn detach_with(tid: i32, signal: i32) -> Result<()> {
 
 /// A thread in a stop at a system call.
 pub enum At {
-    /// About to make the call of that number; `None` for calls by another ABI than that of x86-64.
-    Entry(Option<u64>),
+    /// About to make the call of that number with these arguments; `None` for calls by another ABI than that of
+    /// x86-64.
+    Entry(Option<(u64, [u64; 6])>),
     /// The call is over.
     Exit,
 }
@@ -82,7 +83,9 @@ pub fn syscall_stop(tid: i32) -> Result<At> {
     unsafe { sys!(__NR_ptrace, PTRACE_GET_SYSCALL_INFO, tid, size, info.as_mut_ptr()) }?;
     let is_native = info[0] >> 32 == AUDIT_ARCH_X86_64;
     Ok(match (info[0] & 0xff) as u32 {
-        PTRACE_SYSCALL_INFO_ENTRY => At::Entry(is_native.then_some(info[3])),
+        PTRACE_SYSCALL_INFO_ENTRY => {
+            At::Entry(is_native.then_some((info[3], [info[4], info[5], info[6], info[7], info[8], info[9]])))
+        }
         _ => At::Exit,
     })
 }
