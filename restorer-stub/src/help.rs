@@ -14,8 +14,8 @@ Options:
                               ns: the saved ids in a new pid namespace
                               (several processes need same or ns: they know each other's ids)
       --memory MODE           eager (default): all memory is read before the program runs
-                              lazy: at once, and exact: memory is filled while the program runs; system
-                              calls and signals wait until it is. Needs the saved ids (--pid same, ns);
+                              lazy: at once, and exact: memory is filled while the program runs; most
+                              system calls, and signals, wait until it is. Needs the saved ids (--pid same, ns);
                               where it cannot be had, it is as eager (--verbose says why). If what fills
                               the memory is killed, or this file is damaged, the program is killed
                               map: memory stays mapped from this file: at once, whatever its size, and

@@ -31,14 +31,18 @@ pub enum Helper {
 /// Runs until the program ends. All signals are blocked and taken one by one.
 pub fn run(ctx: &Ctx, program: i32, helper: Option<(Helper, i32)>) -> ! {
     loop {
-        if ctx.mode() == Mode::Same {
-            tracer_lazy::reap(ctx, program);
+        if ctx.mode() == Mode::Same && tracer_lazy::reap(ctx, WNOHANG) {
+            let _ = process::kill(program, SIGKILL);
         }
         while let Ok(Some((pid, status))) = process::wait(program, __WALL | WNOHANG | WUNTRACED | WCONTINUED)
         {
             let mut news = (pid == program).then_some(status);
             while let Some(status) = news {
                 if matches!(status, Wait::Exited(_) | Wait::Killed(_)) {
+                    if ctx.mode() == Mode::Same {
+                        // It ends with the program, or has taken it with it.
+                        tracer_lazy::reap(ctx, 0);
+                    }
                     dismiss(ctx, helper);
                     if ctx.lends_terminal {
                         family::bring_to_foreground(ctx.callers_group);

@@ -12,7 +12,7 @@
 use crate::ctx::Ctx;
 use crate::family::fork_begun;
 use crate::lazy_calls::{Ranges, needs};
-use crate::mem::lazy_fill::{Filling, MAX_HELPERS, Space};
+use crate::mem::lazy_fill::{Filler, Filling, MAX_HELPERS, Space};
 use crate::mem::{lazy, own};
 use crate::report::{self, Error, On, Result, say};
 use crate::shared::Said;
@@ -62,17 +62,33 @@ pub fn run_apart(ctx: &'static Ctx) -> Result<Outcome> {
     }
 }
 
-/// Reaps the tracer, in the supervisor; ends the program if it has not done its part.
-pub fn reap(ctx: &Ctx, program: i32) {
-    let tracer = ctx.shared.filler.load(Ordering::SeqCst) as i32;
-    if tracer != 0
-        && let Ok(Some((_, status))) = process::wait(tracer, __WALL | WNOHANG)
-    {
-        ctx.shared.filler.store(0, Ordering::SeqCst);
-        if status != Wait::Exited(0) {
-            let _ = process::kill(program, SIGKILL);
-        }
+/// Whether there is a tracer that has not been seen to end, in who made it.
+pub fn is_at_work(ctx: &Ctx) -> bool {
+    ctx.shared.filler.load(Ordering::SeqCst) != 0
+}
+
+/// A child of who made the tracer has ended. If it is the tracer there is nothing more to be said, but that it has not
+/// done its part: then it has taken the program with it, and the answer is true.
+pub fn ended(ctx: &Ctx, pid: i32, status: Wait) -> bool {
+    if ctx.shared.filler.compare_exchange(pid as u32, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        return false;
     }
+    let failed = status != Wait::Exited(0);
+    if failed && ctx.shared.explained.swap(1, Ordering::SeqCst) == 0 {
+        say(format_args!("the program is killed, as the tracer was that saw to its memory"));
+    }
+    let _ = fd::close_range(0, u32::MAX);
+    report::end();
+    failed
+}
+
+/// Reaps the tracer, in the supervisor, if it has ended: the program is to be killed if the answer is true. Waits
+/// for its end without WNOHANG.
+pub fn reap(ctx: &Ctx, options: u32) -> bool {
+    let tracer = ctx.shared.filler.load(Ordering::SeqCst) as i32;
+    tracer != 0
+        && process::wait(tracer, __WALL | options)
+            .is_ok_and(|found| found.is_some_and(|(pid, status)| ended(ctx, pid, status)))
 }
 
 /// Forks the tracer, with an id that none of the image's processes and threads has.
@@ -155,17 +171,17 @@ struct Tracing {
     /// Processes at work; 0 for none.
     helpers: [i32; MAX_HELPERS],
     /// `None` where nothing is missing.
-    filling: Option<&'static Filling>,
+    filler: Option<Filler>,
 }
 
 /// All threads have their registers: fills memory while they run, and lets go of them when all is there.
 pub fn fill(ctx: &'static Ctx, spaces: &'static [Space]) -> Result<()> {
     let states = ctx.work.slice(ctx.tids.len())?;
-    let mut tracing = Tracing { ctx, states, helpers: [0; MAX_HELPERS], filling: None };
+    let mut tracing = Tracing { ctx, states, helpers: [0; MAX_HELPERS], filler: None };
     ctx.shared.hand_over();
     if !spaces.is_empty() {
         let filling: &'static Filling = ctx.work.value(Filling::new(ctx, spaces)?)?;
-        tracing.filling = Some(filling);
+        tracing.filler = Some(filling.filler()?);
         let mut slots = tracing.helpers.iter_mut();
         filling.start(|pid| slots.next().into_iter().for_each(|slot| *slot = pid))?;
     }
@@ -202,6 +218,9 @@ impl Tracing {
                 *helper = 0;
             } else if let Some(index) = self.index(pid) {
                 self.states[index] = self.judge(index, pid, status)?;
+                if self.states.iter().all(|s| *s == ENDED) {
+                    self.dismiss();
+                }
                 if self.states[index] == RUNS {
                     // If it is gone, that is told next.
                     let _ = ptrace::to_syscall(pid);
@@ -209,6 +228,15 @@ impl Tracing {
             }
         }
         Ok(())
+    }
+
+    /// Nobody is left whose memory is to be filled.
+    fn dismiss(&mut self) {
+        for pid in self.helpers.iter_mut().filter(|pid| **pid != 0) {
+            let _ = process::kill(*pid, SIGKILL);
+            let _ = process::wait(*pid, __WALL);
+            *pid = 0;
+        }
     }
 
     /// Brings every thread into a stop. None is inside of a system call that would notice: all of those that
@@ -236,7 +264,7 @@ impl Tracing {
 
 impl Tracing {
     /// What a thread that has told something does next.
-    fn judge(&self, index: usize, tid: i32, status: Wait) -> Result<i32> {
+    fn judge(&mut self, index: usize, tid: i32, status: Wait) -> Result<i32> {
         Ok(match status {
             Wait::Exited(_) | Wait::Killed(_) => ENDED,
             Wait::Continued => RUNS,
@@ -263,11 +291,11 @@ impl Tracing {
     }
 
     /// Fills what a call of a thread needs. False if somebody else is about to, and takes long.
-    fn is_there(&self, thread: usize, ranges: &Ranges) -> Result<bool> {
+    fn is_there(&mut self, thread: usize, ranges: &Ranges) -> Result<bool> {
         let task = self.ctx.image.threads.get(thread).map_or(0, |t| t.task);
-        let Some(filling) = self.filling else { return Ok(true) };
+        let Some(filler) = &mut self.filler else { return Ok(true) };
         for (start, len) in ranges.iter().filter(|(start, len)| *start != 0 && *len > 0) {
-            if !filling.provide(task, *start, *len)? {
+            if !filler.provide(task, *start, *len)? {
                 return Ok(false);
             }
         }

@@ -150,11 +150,14 @@ fn helper(ctx: &'static Ctx) -> ! {
     }
 }
 
-/// Closes all descriptors but those for messages, and the image's if it is still to be read. Every other one
-/// would keep pipes and terminals open that the program has closed.
+/// Before a restore is traced: closes what is not needed any more. Every descriptor would keep pipes and
+/// terminals open that the program has closed.
 fn close_unneeded(ctx: &Ctx) {
-    let image = ctx.shared.is_lazy().then_some(ctx.image_fd.0 as u32);
-    let mut keep = [image, None, None];
+    close_all_but_messages(ctx.shared.is_lazy().then_some(ctx.image_fd));
+}
+
+fn close_all_but_messages(and: Option<Fd>) {
+    let mut keep = [and.map(|fd| fd.0 as u32), None, None];
     for (slot, messages) in keep.iter_mut().skip(1).zip(report::descriptors()) {
         *slot = Some(messages);
     }
@@ -165,6 +168,15 @@ fn close_unneeded(ctx: &Ctx) {
         first = keep + 1;
     }
     let _ = fd::close_range(first, u32::MAX);
+}
+
+/// When the program runs: nothing is said any more, unless its memory is still being filled.
+fn close_rest(ctx: &Ctx) {
+    if tracer_lazy::is_at_work(ctx) {
+        return close_all_but_messages(None);
+    }
+    let _ = fd::close_range(0, u32::MAX);
+    report::end();
 }
 
 /// Traces the restore, in a process of its own where that has to go on when the program runs.
@@ -216,6 +228,7 @@ fn try_same(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
             process::exit_group(EXIT_RESTORE_FAILED);
         }
     }
+    close_rest(ctx);
     let guarding = process::fork(0, None).ok();
     if guarding == Some(0) {
         guard(ctx, program);
@@ -376,10 +389,6 @@ fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
 
 /// Stays in front of the program. Messages are still possible until it runs.
 fn supervise(ctx: &Ctx, program: i32, helper: Option<i32>, kind: Helper) -> ! {
-    if ctx.shared.resumed.load(Ordering::SeqCst) != 0 {
-        let _ = fd::close_range(0, u32::MAX);
-        report::end();
-    }
     supervisor::run(ctx, program, helper.map(|pid| (kind, pid)))
 }
 
@@ -411,13 +420,13 @@ fn run_init(ctx: &'static Ctx) -> ! {
             fail(e);
         }
     }
-    let _ = fd::close_range(0, u32::MAX);
+    close_rest(ctx);
     let mut attached = true;
     loop {
         // All children that ended; then until the next SIGCHLD.
         let none_left = loop {
             match process::wait(-1, __WALL | WNOHANG) {
-                Ok(Some(_)) => {}
+                Ok(Some((pid, status))) => drop(tracer_lazy::ended(ctx, pid, status)),
                 Ok(None) => break false,
                 Err(_) => break true,
             }

@@ -68,11 +68,12 @@ fn main() -> std::process::ExitCode {
         suite.test_as(who, format!("killed_program::{suffix}"), move |t| killed_program(t, mode));
         suite.test_as(who, format!("damaged::{suffix}"), move |t| damaged(t, mode));
     }
-    for (name, dump, restore) in
-        [("compressed", vec!["--compress"], vec![]), ("new", vec![], vec!["--pid", "new"])]
-    {
-        suite.test_as(Who::User, format!("eagerly::{name}"), move |t| eagerly(t, &dump, &restore));
-    }
+    suite.test_as(Who::User, "fight::compressed", |t| {
+        dumped(t, &[], &["--compress"])?;
+        fight_on(t, "auto")
+    });
+    suite.test_as(Who::User, "eagerly::new", |t| eagerly(t, "mem_anon", &[], "the program gets another id"));
+    suite.test_as(Who::User, "eagerly::shared", |t| eagerly(t, "share_vm", &["plain"], "share their memory"));
     suite.run()
 }
 
@@ -89,9 +90,9 @@ fn fight_plain(t: &T) -> TestResult {
 }
 
 /// A victim, dumped and killed; what it waits for has happened since.
-fn dumped(t: &T, args: &[&str]) -> TestResult {
+fn dumped(t: &T, args: &[&str], how: &[&str]) -> TestResult {
     let mut victim = t.victim("mem_fight").args(args).start()?;
-    t.dump(victim.pid()).kill().ok()?;
+    t.dump(victim.pid()).args(how).kill().ok()?;
     victim.wait_exit()?;
     begin(t)
 }
@@ -105,7 +106,11 @@ fn filled(proc: &Proc) -> bool {
 }
 
 fn fight(t: &T, mode: &str) -> TestResult {
-    dumped(t, &[])?;
+    dumped(t, &[], &[])?;
+    fight_on(t, mode)
+}
+
+fn fight_on(t: &T, mode: &str) -> TestResult {
     for _ in 0..ROUNDS {
         let mut restored = image(t, mode).start()?;
         let ended = restored.expect_exit(0);
@@ -117,15 +122,8 @@ fn fight(t: &T, mode: &str) -> TestResult {
 }
 
 fn exec(t: &T, mode: &str) -> TestResult {
-    dumped(t, &["exec"])?;
-    for _ in 0..ROUNDS {
-        let mut restored = image(t, mode).start()?;
-        let ended = restored.expect_exit(0);
-        t.expect_ok().and(ended)?;
-        ensure!(filled(&restored), "not lazily: {}", restored.stderr());
-        std::fs::remove_file(t.path("result"))?;
-    }
-    Ok(())
+    dumped(t, &["exec"], &[])?;
+    fight_on(t, mode)
 }
 
 /// What a thread has counted: 0 only counts, 1 makes system calls.
@@ -144,7 +142,7 @@ fn named(restored: &Proc, name: &str) -> Vec<i32> {
 
 /// A restore whose helpers have stopped before they began.
 fn half_filled(t: &T, mode: &str) -> anyhow::Result<(Proc, Vec<i32>)> {
-    dumped(t, &["waits", "64"])?;
+    dumped(t, &["waits", "64"], &[])?;
     let mut restored = image(t, mode).args(["--fail-point", "fill"]).start()?;
     let mut helpers = Vec::new();
     t.wait_until("stopped helpers, and a program that runs", || {
@@ -216,15 +214,15 @@ fn killed(t: &T, mode: &str, name: &str) -> TestResult {
 fn killed_program(t: &T, mode: &str) -> TestResult {
     let (mut restored, helpers) = half_filled(t, mode)?;
     let below = procfs::descendants(restored.pid());
+    ensure!(helpers.iter().all(|p| below.contains(p)), "helpers elsewhere: {helpers:?}");
     procfs::signal(procfs::program(restored.pid()), Signal::SIGKILL);
-    helpers.iter().for_each(|p| procfs::signal(*p, Signal::SIGCONT));
     restored.expect_signal(Signal::SIGKILL)?;
     t.wait_gone(&below)
 }
 
 /// Contents that are damaged are noticed when the program runs already: it is killed.
 fn damaged(t: &T, mode: &str) -> TestResult {
-    dumped(t, &["waits", "64"])?;
+    dumped(t, &["waits", "64"], &[])?;
     let image_path = t.path("saved.ckpt");
     let len = image_path.metadata()?.len();
     let file = std::fs::OpenOptions::new().write(true).open(&image_path)?;
@@ -242,16 +240,20 @@ fn damaged(t: &T, mode: &str) -> TestResult {
 }
 
 /// Where memory cannot be filled later it is read first, and that is said.
-fn eagerly(t: &T, dump: &[&str], restore: &[&str]) -> TestResult {
-    let mut victim = t.victim("mem_anon").start()?;
-    t.dump(victim.pid()).args(dump).kill().ok()?;
-    victim.wait_exit()?;
-    let mut restored = t.restore("saved.ckpt").args(LAZY).arg("--verbose").args(restore).start()?;
+fn eagerly(t: &T, victim: &str, args: &[&str], why: &str) -> TestResult {
+    let mut original = t.victim(victim).args(args).start()?;
+    let below = procfs::descendants(original.pid());
+    t.dump(original.pid()).kill().ok()?;
+    original.wait_exit()?;
+    t.wait_gone(&below)?;
+    let mode = if args.is_empty() { "new" } else { "ns" };
+    let mut restored = image(t, mode).start()?;
+    t.ping()?;
     t.go()?;
     let ended = restored.expect_exit(0);
     t.expect_ok().and(ended)?;
     let text = restored.stderr();
-    ensure!(text.contains("all memory is read before the program runs"), "{text}");
+    ensure!(text.contains("all memory is read before the program runs") && text.contains(why), "{text}");
     ensure!(!text.contains("is being filled"), "{text}");
     Ok(())
 }

@@ -76,9 +76,6 @@ fn obstacle(ctx: &Ctx, mode: Mode) -> Option<&'static str> {
     if mode == Mode::New {
         return Some("the program gets another id, which all memory has to be looked through for");
     }
-    if !ctx.image.compression.is_empty() {
-        return Some("the contents of this image are compressed");
-    }
     if ctx.options.stopped || live().any(|(_, t)| t.flags & task_flags::STOPPED != 0) {
         return Some("a process is to be stopped");
     }
@@ -184,7 +181,7 @@ fn is_in_order(ctx: &Ctx, vma: &Vma) -> bool {
     extents(ctx, vma).is_ok_and(|all| {
         all.iter().all(|e| {
             let next = e.addr.checked_add(e.len).filter(|n| *n <= vma.end);
-            let stored = e.file_offset.checked_add(e.len);
+            let stored = e.file_offset.checked_add(e.stored());
             let aligned = e.addr.is_multiple_of(PAGE_SIZE) && e.len.is_multiple_of(PAGE_SIZE) && e.len > 0;
             let follows = e.addr >= end && stored.is_some_and(|s| s <= ctx.image.header.image_size);
             end = next.unwrap_or(u64::MAX);

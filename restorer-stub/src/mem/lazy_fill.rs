@@ -1,8 +1,9 @@
 //! Who fills memory while the program runs (`--memory lazy`): helpers of the tracer, outside of the program.
 //!
-//! They copy from a mapping of the image, extent by extent, and in between look which pages the program waits
+//! They copy from a mapping of the image (or decompress), extent by extent, and in between look which pages the program waits
 //! for: those come first.
 
+use super::blocks::{self, Blocks};
 use super::lazy::{self, Lazy, Place};
 use super::map;
 use crate::arch;
@@ -90,10 +91,43 @@ impl Filling {
         Ok(())
     }
 
-    fn run(&self) -> Result<()> {
-        for space in self.spaces {
-            for vma in space.vmas(self.ctx)?.iter().filter(|v| Lazy.has(self.ctx, v)) {
-                for e in lazy::extents(self.ctx, vma)? {
+    /// The bytes of an extent that is not compressed.
+    fn mapped(&self, e: &Extent) -> Result<&'static [u8]> {
+        if e.is_compressed() {
+            return Err(Error::new("the image is damaged: no method to decompress"));
+        }
+        // SAFETY: inside of the mapping (`lazy::begin` checked it); the image does not change while it is
+        // restored. Should it be truncated, SIGBUS ends who reads, and the program with it.
+        Ok(unsafe {
+            let at = self.image + e.file_offset as usize;
+            // Where it fails (Linux before 5.14), pages come by faults.
+            let start = at & !(PAGE_SIZE as usize - 1);
+            let _ = mm::madvise(start, at + e.len as usize - start, MADV_POPULATE_READ);
+            core::slice::from_raw_parts(at as *const u8, e.len as usize)
+        })
+    }
+
+    /// What one who fills needs: room for decompressed blocks, where there are any.
+    pub fn filler(&'static self) -> Result<Filler> {
+        let blocks = match self.ctx.image.compression.is_empty() {
+            true => None,
+            false => Some(Blocks::new(self.ctx.work.slice(blocks::ROOM)?)),
+        };
+        Ok(Filler { filling: self, blocks })
+    }
+}
+
+/// One who fills: a helper, or the tracer.
+pub struct Filler {
+    filling: &'static Filling,
+    blocks: Option<Blocks<'static>>,
+}
+
+impl Filler {
+    fn run(&mut self) -> Result<()> {
+        for space in self.filling.spaces {
+            for vma in space.vmas(self.filling.ctx)?.iter().filter(|v| Lazy.has(self.filling.ctx, v)) {
+                for e in lazy::extents(self.filling.ctx, vma)? {
                     self.serve()?;
                     if space.is_gone.load(Ordering::Relaxed) == 0 {
                         self.fill(space, e)?;
@@ -105,11 +139,11 @@ impl Filling {
     }
 
     /// Fills what somebody waits for.
-    fn serve(&self) -> Result<()> {
-        if process::getppid() != self.tracer {
+    fn serve(&mut self) -> Result<()> {
+        if process::getppid() != self.filling.tracer {
             return Err(Error::new("its tracer was killed"));
         }
-        for space in self.spaces {
+        for space in self.filling.spaces {
             let mut messages = [Message::default(); 16];
             let told = uffd::read(space.uffd(), &mut messages).map_err(Error::os("cannot read faults"))?;
             for at in told.iter().filter_map(Message::fault) {
@@ -119,12 +153,12 @@ impl Filling {
         Ok(())
     }
 
-    fn answer(&self, space: &Space, at: u64) -> Result<()> {
-        let woken = match lazy::find(self.ctx, space.vmas(self.ctx)?, at) {
+    fn answer(&mut self, space: &Space, at: u64) -> Result<()> {
+        let woken = match lazy::find(self.filling.ctx, space.vmas(self.filling.ctx)?, at) {
             Place::Stored(e) => {
                 self.fill(space, e)?;
                 // Whoever else fills it now wakes it.
-                if self.ctx.states.is_filled(self.ctx, e) {
+                if self.filling.ctx.states.is_filled(self.filling.ctx, e) {
                     uffd::wake(space.uffd(), at, PAGE_SIZE)
                 } else {
                     Ok(())
@@ -146,17 +180,17 @@ impl Filling {
 
     /// Sees to it that a range of a task's memory is there, for the kernel to use. False if a helper is at it,
     /// and takes long.
-    pub fn provide(&self, task: u32, start: u64, len: u64) -> Result<bool> {
+    pub fn provide(&mut self, task: u32, start: u64, len: u64) -> Result<bool> {
         /// How often a helper is waited for.
         const PATIENCE: u32 = 1000;
         let of_task = |s: &&Space| s.task.load(Ordering::Relaxed) == task;
-        let Some(space) = self.spaces.iter().find(of_task) else { return Ok(true) };
-        let vmas = space.vmas(self.ctx)?;
+        let Some(space) = self.filling.spaces.iter().find(of_task) else { return Ok(true) };
+        let vmas = space.vmas(self.filling.ctx)?;
         let mut at = start & !(PAGE_SIZE - 1);
         while at < start.saturating_add(len) {
             self.answer(space, at)?;
-            if let Place::Stored(e) = lazy::find(self.ctx, vmas, at) {
-                let is_there = || self.ctx.states.is_filled(self.ctx, e);
+            if let Place::Stored(e) = lazy::find(self.filling.ctx, vmas, at) {
+                let is_there = || self.filling.ctx.states.is_filled(self.filling.ctx, e);
                 let mut tries = 0..PATIENCE;
                 while !is_there() && tries.next().is_some() {
                     process::yield_now();
@@ -172,26 +206,21 @@ impl Filling {
     }
 
     /// Fills an extent, unless that is done or being done.
-    fn fill(&self, space: &Space, e: &'static Extent) -> Result<()> {
-        if !self.ctx.states.take(self.ctx, e) {
+    fn fill(&mut self, space: &Space, e: &'static Extent) -> Result<()> {
+        if !self.filling.ctx.states.take(self.filling.ctx, e) {
             return Ok(());
         }
-        // SAFETY: inside of the mapping (`lazy::begin` checked it); the image does not change while it is
-        // restored. Should it be truncated, SIGBUS ends this helper, which the tracer notices.
-        let bytes = unsafe {
-            let at = self.image + e.file_offset as usize;
-            // Where it fails (Linux before 5.14), pages come by faults.
-            let start = at & !(PAGE_SIZE as usize - 1);
-            let _ = mm::madvise(start, at + e.len as usize - start, MADV_POPULATE_READ);
-            core::slice::from_raw_parts(at as *const u8, e.len as usize)
+        let bytes = match &mut self.blocks {
+            Some(blocks) if e.is_compressed() => blocks.bytes(self.filling.ctx.image_fd, e)?,
+            _ => self.filling.mapped(e)?,
         };
-        if !self.ctx.options.no_verify && arch::checksum(bytes) != e.checksum {
+        if !self.filling.ctx.options.no_verify && arch::checksum(bytes) != e.checksum {
             return Err(Error::new("the image is damaged: wrong checksum of the contents of")
                 .on(On::Range(e.addr, e.addr + e.len))
                 .remedy("copy or dump it again; --no-verify skips the check"));
         }
         match uffd::copy(space.uffd(), e.addr, bytes) {
-            Ok(()) => self.ctx.states.set_filled(self.ctx, e),
+            Ok(()) => self.filling.ctx.states.set_filled(self.filling.ctx, e),
             Err(Errno::ESRCH) => space.is_gone.store(1, Ordering::Relaxed),
             // EEXIST as well: nobody but us can have filled it.
             Err(errno) => return Err(lazy::failed(e)(errno)),
@@ -205,7 +234,7 @@ fn helper(filling: &'static Filling, _: usize) -> ! {
     if filling.ctx.options.fill_stopped {
         let _ = process::kill(process::getpid(), SIGSTOP);
     }
-    match filling.run() {
+    match filling.filler().and_then(|mut filler| filler.run()) {
         Ok(()) => process::exit_group(0),
         Err(e) => {
             if filling.ctx.shared.explained.swap(1, Ordering::SeqCst) == 0 {
