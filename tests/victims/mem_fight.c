@@ -302,6 +302,8 @@ int main(int argc, char **argv) {
         pthread_t threads[2];
         CHECK(pthread_create(&threads[0], NULL, count, (void *)0) == 0);
         CHECK(pthread_create(&threads[1], NULL, sleep_and_count, (void *)1) == 0);
+        // The start of a thread takes calls that wait.
+        while (!atomic_load(&shared->counts[0]) || !atomic_load(&shared->counts[1])) sleep_ms(1);
         maps_save();
         ready();
         wait_go();
