@@ -41,6 +41,8 @@ pub struct Request<'a> {
     pub compress: bool,
     /// Store runs of equal pages once.
     pub dedup: bool,
+    /// Leave out the restorer.
+    pub no_stub: bool,
     /// An earlier image of it, with which the new one shares what is equal.
     pub parent: Option<&'a Path>,
     /// Let the kernel track writes from now on, until the next dump.
@@ -250,6 +252,8 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     let early = if copy.is_some() { Stage::Urgent } else { Stage::All };
     let early = (request.fate == Fate::Run).then_some(early);
     let mut stopped = Stopped { frozen: Some(frozen), pause: Ok(Duration::ZERO) };
+    // There is room for it nevertheless: who restores the image needs that.
+    let stub = if request.no_stub { Stub::notice() } else { stub };
     let written = write(image, plan, &stub, &facts, progress, |stage| {
         if early == Some(stage) { stopped.run_on() } else { Ok(()) }
     });

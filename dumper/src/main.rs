@@ -145,6 +145,7 @@ fn dump(cli: &Cli, pid: i32, fate: Fate, parent: Option<&Path>) -> i32 {
         dedup: cli.dedup || cli.compress,
         parent,
         track: cli.track && fate != Fate::Kill,
+        no_stub: cli.no_stub,
         options: Options {
             embed: !cli.no_embed,
             allow: cli.allow.iter().cloned().collect(),

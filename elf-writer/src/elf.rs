@@ -1,6 +1,5 @@
 //! ELF64 headers as bytes.
 
-use ckpt_format::EI_PAD_MAGIC;
 use object::elf::{
     self as raw, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_EXEC, EV_CURRENT, FileFlags, FileHeader64,
     Ident, ProgramFlags, ProgramHeader64, ProgramType, SectionFlags, SectionHeader64, SectionType,
@@ -50,8 +49,8 @@ pub struct Section {
     pub align: u64,
 }
 
-/// The ELF header followed by the program headers.
-pub fn header(entry: u64, segments: &[Segment], shoff: u64, shnum: u16) -> Vec<u8> {
+/// The ELF header, `padding` in its `e_ident[EI_PAD..]`, followed by the program headers.
+pub fn header(padding: [u8; 7], entry: u64, segments: &[Segment], shoff: u64, shnum: u16) -> Vec<u8> {
     let ident = Ident {
         magic: ELFMAG,
         class: ELFCLASS64,
@@ -59,7 +58,7 @@ pub fn header(entry: u64, segments: &[Segment], shoff: u64, shnum: u16) -> Vec<u
         version: EV_CURRENT,
         os_abi: object::elf::ELFOSABI_NONE,
         abi_version: 0,
-        padding: EI_PAD_MAGIC,
+        padding,
     };
     let file = FileHeader64::<Le> {
         e_ident: ident,

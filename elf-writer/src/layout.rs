@@ -8,7 +8,7 @@ use crate::plan::Tables;
 use crate::stub::Stub;
 use ckpt_format::file::file_flags;
 use ckpt_format::stub::{PARKING, SHARED_ALIGN, WORK_BASE, WORK_PER_THREAD};
-use ckpt_format::{Extent, Mm, PAGE_SIZE, StubConfig, VmaKind, vma_flags};
+use ckpt_format::{Extent, FileIdent, Mm, PAGE_SIZE, StubConfig, Task, Thread, VmaKind, vma_flags};
 
 /// Length of the ELF header and program header table: kernels before 6.17 want the table within one
 /// page, and one page for both keeps the image readable with a single read.
@@ -46,15 +46,14 @@ pub struct Places {
 
 impl Places {
     /// Divides a hole that starts at `hole`, which must be page-aligned.
-    pub fn new(hole: u64, stub_len: u64, meta_max: u64, tables: &Tables) -> Self {
+    pub fn new(hole: u64, stub_len: u64, meta_max: u64, needs: Needs) -> Self {
         let meta = hole + pages_up(stub_len);
         let meta_max = pages_up(meta_max);
         let work = meta + meta_max;
         // The stub keeps some words for each descriptor, object and file, less than half of a record.
-        let workers = (tables.threads.len() + tables.tasks.len()) as u64;
-        let work_len = pages_up(WORK_BASE + workers * WORK_PER_THREAD + meta_max / 2);
+        let work_len = pages_up(WORK_BASE + needs.workers * WORK_PER_THREAD + meta_max / 2);
         let parking = work + work_len;
-        let (shared, end) = match shared_len(tables) {
+        let (shared, end) = match needs.shared_len {
             0 => (parking + PARKING, parking + PARKING),
             len => {
                 let shared = (parking + PARKING).next_multiple_of(SHARED_ALIGN);
@@ -80,22 +79,46 @@ impl Places {
             first_free_fd,
             shared_addr: self.shared,
             shared_len: self.end - self.shared,
+            ..StubConfig::default()
         }
     }
 }
 
-/// Bytes of the shared memory objects that several address spaces map.
-fn shared_len(tables: &Tables) -> u64 {
-    let several = tables.files.iter().filter(|f| f.flags & file_flags::SEVERAL_MMS != 0);
-    several.map(|f| f.size.next_multiple_of(SHARED_ALIGN)).sum()
+/// What the size of the hole depends on besides stub and metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Threads and processes.
+    workers: u64,
+    /// Bytes of the shared memory objects that several address spaces map.
+    shared_len: u64,
+}
+
+impl Needs {
+    pub fn new(tasks: &[Task], threads: &[Thread], files: &[FileIdent]) -> Self {
+        let several = files.iter().filter(|f| f.flags & file_flags::SEVERAL_MMS != 0);
+        Self {
+            workers: (threads.len() + tasks.len()) as u64,
+            shared_len: several
+                .fold(0, |sum: u64, f| sum.saturating_add(f.size.div_ceil(SHARED_ALIGN) * SHARED_ALIGN)),
+        }
+    }
+
+    /// Length of the hole, in bytes, wherever it starts.
+    pub fn hole_len(self, stub_len: u64, meta_max: u64) -> u64 {
+        let slack = if self.shared_len > 0 { SHARED_ALIGN } else { 0 };
+        Places::new(0, stub_len, meta_max, self).end + slack
+    }
+}
+
+impl From<&Tables> for Needs {
+    fn from(t: &Tables) -> Self {
+        Self::new(&t.tasks, &t.threads, &t.files)
+    }
 }
 
 /// Length of the hole, in bytes, that an image with these tables needs.
 pub fn hole_size(tables: &Tables, stub: &Stub) -> u64 {
-    let meta = crate::notes::upper_bound(tables);
-    // The shared area is aligned, wherever the hole starts.
-    let slack = if shared_len(tables) > 0 { SHARED_ALIGN } else { 0 };
-    Places::new(0, stub.len(), meta, tables).end + slack
+    Needs::from(tables).hole_len(stub.len(), crate::notes::upper_bound(tables))
 }
 
 /// Stored bytes that are contiguous both in memory and in the file.
@@ -236,13 +259,13 @@ mod tests {
     #[test]
     fn places_do_not_overlap() {
         let mut tables = Tables { threads: vec![Default::default(); 1000], ..Tables::default() };
-        let p = Places::new(0x7000_0000_0000, 100_000, 12_345, &tables);
+        let p = Places::new(0x7000_0000_0000, 100_000, 12_345, Needs::from(&tables));
         assert!(p.stub + 100_000 <= p.meta && p.meta + p.meta_max <= p.work);
         assert!(p.work + p.work_len <= p.parking && p.parking + PARKING == p.end);
         let shared =
             ckpt_format::FileIdent { flags: file_flags::SEVERAL_MMS, size: 5000, ..Default::default() };
         tables.files = vec![shared; 2];
-        let q = Places::new(0x7000_0000_0000, 100_000, 12_345, &tables);
+        let q = Places::new(0x7000_0000_0000, 100_000, 12_345, Needs::from(&tables));
         assert!(q.shared >= p.end && q.shared.is_multiple_of(SHARED_ALIGN));
         assert_eq!(q.end - q.shared, 2 * SHARED_ALIGN);
         assert!([p.meta, p.work, p.parking, p.end].iter().all(|a| a.is_multiple_of(PAGE_SIZE)));

@@ -31,7 +31,8 @@ pub struct Stub {
     /// `(offset, addend)` of each R_X86_64_RELATIVE.
     relocations: Vec<(u64, u64)>,
     entry: u64,
-    config: u64,
+    /// Where its configuration goes; a notice has none.
+    config: Option<u64>,
 }
 
 impl Stub {
@@ -56,7 +57,7 @@ impl Stub {
             return Err(bad("not a position-independent x86-64 executable"));
         }
         let mut stub =
-            Self { flat: Vec::new(), segments: Vec::new(), relocations: Vec::new(), entry: 0, config: 0 };
+            Self { flat: Vec::new(), segments: Vec::new(), relocations: Vec::new(), entry: 0, config: None };
         for segment in file.elf_program_headers().iter().filter(|p| p.p_type.get(Le) == PT_LOAD) {
             stub.load(segment, bytes)?;
         }
@@ -66,15 +67,32 @@ impl Stub {
             .symbols()
             .find(|s| s.name() == Ok(STUB_CONFIG_SYMBOL))
             .ok_or_else(|| bad("no CKPT_STUB_CONFIG symbol (was it stripped?)"))?;
-        stub.config = symbol.address();
+        let config = symbol.address();
+        stub.config = Some(config);
         let fits = |at: u64, n: usize| at.checked_add(n as u64).is_some_and(|e| e <= stub.len());
-        if !fits(stub.config, size_of::<StubConfig>()) || !fits(stub.entry, 1) {
+        if !fits(config, size_of::<StubConfig>()) || !fits(stub.entry, 1) {
             return Err(bad("entry point or configuration outside its segments"));
         }
         if stub.relocations.iter().any(|&(at, _)| !fits(at, 8)) {
             return Err(bad("relocation outside its segments"));
         }
         Ok(stub)
+    }
+
+    /// In place of a stub: only tells that there is none.
+    #[must_use]
+    pub fn notice() -> Self {
+        let mut flat = crate::notice::code();
+        flat.resize(PAGE_SIZE as usize, 0);
+        let segments =
+            vec![StubSegment { start: 0, end: PAGE_SIZE, flags: crate::elf::PF_R | crate::elf::PF_X }];
+        Self { flat, segments, relocations: Vec::new(), entry: 0, config: None }
+    }
+
+    /// Whether it restores.
+    #[must_use]
+    pub fn is_restorer(&self) -> bool {
+        self.config.is_some()
     }
 
     fn load(&mut self, header: &elf::ProgramHeader64<Le>, bytes: &[u8]) -> Result<(), WriteError> {
@@ -117,8 +135,10 @@ impl Stub {
             let value = base.wrapping_add(addend);
             flat[at as usize..at as usize + 8].copy_from_slice(&value.to_le_bytes());
         }
-        let at = self.config as usize;
-        flat[at..at + size_of::<StubConfig>()].copy_from_slice(as_bytes(config));
+        if let Some(at) = self.config {
+            let at = at as usize;
+            flat[at..at + size_of::<StubConfig>()].copy_from_slice(as_bytes(config));
+        }
         flat
     }
 }
@@ -182,11 +202,12 @@ mod tests {
         let base = 0x7000_0000_0000;
         let config = StubConfig { meta_addr: 0x1122_3344, ..Default::default() };
         let memory = stub.relocated(base, &config);
-        let at = stub.config as usize;
+        let config = stub.config.unwrap();
+        let at = config as usize;
         assert_eq!(&memory[at..at + 8], &0x1122_3344u64.to_le_bytes());
         for &(at, addend) in &stub.relocations {
             let at = at as usize;
-            if !(at as u64..at as u64 + 8).contains(&stub.config) {
+            if !(at as u64..at as u64 + 8).contains(&config) {
                 assert_eq!(&memory[at..at + 8], &(base + addend).to_le_bytes());
             }
         }

@@ -5,14 +5,15 @@ use crate::elf::{
     self, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_LOAD, PT_NOTE, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS,
     SHT_NOTE, SHT_PROGBITS, Section, Segment,
 };
-use crate::layout::{self, HEADER_LEN, MAX_PHDRS, Places, Run};
+use crate::layout::{self, HEADER_LEN, MAX_PHDRS, Needs, Places, Run};
 use crate::notes::Metadata;
 use crate::plan::{ContentSource, Plan};
 use crate::sections::{memory_sections, segment_flags};
 use crate::stream::{self, Progress, Streamed};
 use crate::stub::{Stub, StubSegment};
 use crate::{Tables, WriteError, notes};
-use ckpt_format::{Extent, Mm, PAGE_SIZE, Range, extent_flags};
+use ckpt_format::header::header_flags;
+use ckpt_format::{EI_PAD_MAGIC, Extent, Mm, PAGE_SIZE, Range, extent_flags};
 use ckpt_reader::core_notes::core_notes;
 
 use nix::errno::Errno;
@@ -92,7 +93,7 @@ fn check(plan: &Plan) -> Result<(), WriteError> {
 fn place(plan: &Plan, stub: &Stub) -> Result<Places, WriteError> {
     let (hole, len) = (plan.header.hole_addr, plan.header.hole_len);
     let meta_max = notes::upper_bound(&plan.tables);
-    let places = Places::new(hole, stub.len(), meta_max, &plan.tables);
+    let places = Places::new(hole, stub.len(), meta_max, Needs::from(&plan.tables));
     if !hole.is_multiple_of(PAGE_SIZE) || hole == 0 || places.end > hole + len {
         let need = places.end - hole;
         return Err(WriteError::Plan(format!("the hole at {hole:#x} has {len} bytes, {need} are needed")));
@@ -170,6 +171,9 @@ fn finish(
     header.image_size = summary.image_size;
     header.stored_bytes = summary.stored_bytes;
     header.page_size = PAGE_SIZE as u32;
+    if !stub.is_restorer() {
+        header.flags |= header_flags::NO_STUB;
+    }
     header.meta_offset = meta_offset;
     header.meta_addr = places.meta;
     let hole_len = header.hole_len;
@@ -180,7 +184,7 @@ fn finish(
     put(&meta.finish(*header), meta_offset)?;
     put(&tail, tail_at)?;
     put(&stub.relocated(places.stub, &config), HEADER_LEN)?;
-    put(&elf::header(stub.entry(places.stub), &segments, shoff, shnum), 0)?;
+    put(&elf::header(EI_PAD_MAGIC, stub.entry(places.stub), &segments, shoff, shnum), 0)?;
     Ok(summary)
 }
 
@@ -194,25 +198,7 @@ fn segments(
     meta_offset: u64,
     meta_len: u64,
 ) -> (Vec<Segment>, Vec<Run>, usize) {
-    let load = |flags, offset, addr, len| Segment {
-        kind: PT_LOAD,
-        flags,
-        offset,
-        addr,
-        filesz: len,
-        memsz: len,
-        align: PAGE_SIZE,
-    };
-    let mut out = Vec::new();
-    // Text first: only the first PT_LOAD is placed without replacing what is there.
-    let (text, rest): (Vec<StubSegment>, Vec<StubSegment>) =
-        stub.segments().iter().copied().partition(|s| s.flags & PF_X != 0);
-    for s in text.into_iter().chain(rest) {
-        out.push(load(s.flags, HEADER_LEN + s.start, places.stub + s.start, s.end - s.start));
-    }
-    out.push(load(PF_R, meta_offset, places.meta, meta_len));
-    let work = Segment { filesz: 0, ..load(PF_R | PF_W, 0, places.work, places.work_len) };
-    out.push(work);
+    let mut out = own_segments(stub, places, meta_offset, meta_len);
     let first = ckpt_format::Meta::FIRST_NOTE as u64;
     let note = Segment {
         kind: PT_NOTE,
@@ -228,6 +214,23 @@ fn segments(
         out.push(load(segment_flags(t.vmas[run.vma].prot), run.file_offset, run.addr, run.len));
     }
     (out, runs, loads.len())
+}
+
+fn load(flags: u32, offset: u64, addr: u64, len: u64) -> Segment {
+    Segment { kind: PT_LOAD, flags, offset, addr, filesz: len, memsz: len, align: PAGE_SIZE }
+}
+
+/// What the stub needs: itself, the metadata, its work area.
+pub(crate) fn own_segments(stub: &Stub, places: &Places, meta_offset: u64, meta_len: u64) -> Vec<Segment> {
+    // Text first: only the first PT_LOAD is placed without replacing what is there.
+    let (text, rest): (Vec<StubSegment>, Vec<StubSegment>) =
+        stub.segments().iter().copied().partition(|s| s.flags & PF_X != 0);
+    let own = text.into_iter().chain(rest);
+    let mut out: Vec<Segment> =
+        own.map(|s| load(s.flags, HEADER_LEN + s.start, places.stub + s.start, s.end - s.start)).collect();
+    out.push(load(PF_R, meta_offset, places.meta, meta_len));
+    out.push(Segment { filesz: 0, ..load(PF_R | PF_W, 0, places.work, places.work_len) });
+    out
 }
 
 fn sections(

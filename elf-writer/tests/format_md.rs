@@ -97,3 +97,73 @@ fn note_types_are_described() {
         assert!(text.contains(&format!("| {note:#x} | ")), "note {note:#x}");
     }
 }
+
+/// Records that tables are made of, which may grow; all others lie in the blobs, or within records.
+const TABLES: [&str; 24] = [
+    "Header",
+    "Task",
+    "Thread",
+    "Mm",
+    "Vma",
+    "Extent",
+    "FileIdent",
+    "FdTable",
+    "FdEntry",
+    "Object",
+    "FsInfo",
+    "Sighand",
+    "SigAction",
+    "PendingSignal",
+    "PosixTimer",
+    "Creds",
+    "Lock",
+    "Loss",
+    "GuardRange",
+    "SysvShm",
+    "SysvSem",
+    "SysvMsg",
+    "SemUndo",
+    "Compression",
+];
+
+/// `NAME`, and a line for each field: `NAME.FIELD OFFSET TYPE`; the size of records that may not grow.
+fn layout_lines() -> Vec<String> {
+    let records = records();
+    let sizes: HashMap<String, u64> = records.iter().map(|(n, s, _)| (n.clone(), *s)).collect();
+    let mut out = Vec::new();
+    // Stub and writer are always of one build.
+    for (name, size, fields) in records.iter().filter(|(name, ..)| name != "StubConfig") {
+        let mut offset = 0u64;
+        if !TABLES.contains(&name.as_str()) {
+            out.push(format!("{name} {size}"));
+        }
+        for (field, of) in fields {
+            let (size, align) = layout(of, &sizes);
+            offset = offset.next_multiple_of(align);
+            // What was reserved may get a name.
+            if !field.starts_with("reserved") {
+                out.push(format!("{name}.{field} {offset} {}", of.rsplit("::").next().unwrap()));
+            }
+            offset += size;
+        }
+    }
+    out
+}
+
+/// FORMAT.md, "Versions". With CKPT_BLESS the list is written anew: before a release, never for what was released.
+#[test]
+fn fields_stay_where_they_are() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/format1.txt");
+    let mut now = layout_lines();
+    now.sort();
+    if std::env::var_os("CKPT_BLESS").is_some() {
+        std::fs::write(&path, now.join("\n") + "\n").unwrap();
+    }
+    let promised = std::fs::read_to_string(&path).unwrap();
+    let missing: Vec<&str> = promised.lines().filter(|line| !now.iter().any(|n| n == line)).collect();
+    assert!(
+        missing.is_empty(),
+        "these have been moved or removed, which images of format 1 need:\n{}",
+        missing.join("\n")
+    );
+}

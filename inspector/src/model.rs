@@ -53,6 +53,8 @@ pub struct ImageInfo {
     pub cpu_features: Vec<String>,
     /// Contents are compressed (LZ4): bytes before and after.
     pub compressed: Option<(u64, u64)>,
+    /// It can restore itself (else ckpt-restore is needed).
+    pub restorer: bool,
     /// Bytes of programs and libraries are in the image.
     pub embedded: bool,
     /// All of the program's own IPC namespace is in the image.

@@ -68,6 +68,7 @@ fn header(image: &Image) -> ImageInfo {
         cpu_vendor: name(&h.cpu.vendor),
         cpu_features: features.map(|(_, _, name)| (*name).to_owned()).collect(),
         compressed: image.compression.first().map(|c| (c.block_bytes, c.stored_bytes)),
+        restorer: h.flags & header_flags::NO_STUB == 0,
         embedded: h.flags & header_flags::EMBEDDED != 0,
         own_ipc_namespace: h.flags & header_flags::OWN_IPC_NAMESPACE != 0,
         stub_start: hex(h.hole_addr),

@@ -23,7 +23,8 @@ pub fn print(out: &mut impl Write, r: &Report, detail: Detail) -> Result<()> {
     writeln!(out, "dumped     {} by ckpt-dump {}", i.dumped, i.dumper)?;
     writeln!(out, "on         {} ({}, {})", i.host, i.kernel, i.cpu_vendor)?;
     writeln!(out, "features   {}", i.cpu_features.join(" "))?;
-    writeln!(out, "stub       {}-{}", i.stub_start, i.stub_end)?;
+    let missing = if i.restorer { "" } else { " (not in the image: needs ckpt-restore)" };
+    writeln!(out, "stub       {}-{}{missing}", i.stub_start, i.stub_end)?;
     if !i.embedded {
         writeln!(out, "thin       programs and libraries are not in the image")?;
     }

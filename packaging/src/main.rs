@@ -16,7 +16,12 @@ struct Options {
 }
 
 fn programs() -> Vec<Command> {
-    vec![ckpt_dump::cli::Cli::command(), ckpt_info::cli::Options::command()]
+    vec![
+        ckpt_dump::cli::Cli::command(),
+        ckpt_info::cli::Options::command(),
+        ckpt_binfmt::cli::BinfmtOptions::command(),
+        ckpt_binfmt::cli::RestoreOptions::command(),
+    ]
 }
 
 fn main() -> Result<()> {

@@ -91,7 +91,7 @@ fn open(start: &'static Start) -> Result<&'static Ctx> {
     own::anonymise(&config)?;
     let metadata = own::metadata(&config);
     let image = Image::parse(metadata)?;
-    let image_fd = own::open_image(initial.execfn, metadata, image.header.meta_offset)?;
+    let image_fd = own::open_image(&config, initial.execfn, metadata, image.header.meta_offset)?;
     attributes::raise_limits();
     let ctx: &'static mut Ctx = work.value(Ctx {
         config,

@@ -48,7 +48,7 @@ fn profile_dir() -> anyhow::Result<&'static Path> {
         .context("cannot tell the target directory from /proc/self/exe")
 }
 
-/// Path of one of the workspace's programs (`ckpt-dump`, `ckpt-info`), built once per run.
+/// Path of one of the workspace's programs (`ckpt-dump`, `ckpt-info`, `ckpt-binfmt`, `ckpt-restore`), built once per run.
 pub fn tool(name: &str) -> anyhow::Result<PathBuf> {
     if let Some(dir) = std::env::var_os("CKPT_TEST_BIN_DIR") {
         return Ok(PathBuf::from(dir).join(name));
@@ -69,6 +69,7 @@ fn build_tools() -> anyhow::Result<()> {
     let target = dir.parent().context("target directory")?;
     let output = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--profile", profile, "-p", "ckpt-dump", "-p", "ckpt-info", "-p", "ckpt"])
+        .args(["-p", "ckpt-binfmt"])
         .args(["--bins", "--lib", "--example", "self-checkpoint"])
         .arg("--target-dir")
         .arg(target)

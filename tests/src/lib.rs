@@ -29,8 +29,10 @@
 //! Environment: `CKPT_TEST_BIN_DIR` (use the programs there instead of building them),
 //! `CKPT_TEST_PLAIN` (victims run without a dump, to see that they themselves are right),
 //! `CKPT_TEST_DEADLINE` (seconds that a test may wait for one condition, default 90),
-//! `CKPT_TEST_KEEP` (keep the directories of tests that passed, too), `TMPDIR`.
+//! `CKPT_TEST_BINFMT=1` (as root: every image is restored by ckpt-restore as the kernel's handler, in namespaces of
+//! the suite's own), `CKPT_TEST_KEEP` (keep the directories of tests that passed, too), `TMPDIR`.
 
+pub mod binfmt;
 mod build;
 mod ckpt;
 mod network;

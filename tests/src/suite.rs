@@ -93,6 +93,9 @@ impl Suite {
     /// Runs what the command line selects (the options of `cargo test -- ...`).
     pub fn run(self) -> ExitCode {
         close_inherited();
+        if crate::binfmt::is_wanted() {
+            return crate::binfmt::run_suite();
+        }
         // Orphans become ours, to be reaped at once: some init takes a second, and their ids are wanted.
         let _ = nix::sys::prctl::set_child_subreaper(true);
         let mut args = Arguments::from_args();

@@ -82,6 +82,8 @@ pub mod header_flags {
     pub const EMBEDDED: u32 = 1;
     /// The program had an IPC namespace of its own: all of it is in the image.
     pub const OWN_IPC_NAMESPACE: u32 = 2;
+    /// There is no stub: ckpt-restore is needed.
+    pub const NO_STUB: u32 = 4;
 }
 
 /// Bits of [`DirEntry::flags`].

@@ -15,8 +15,10 @@ pub enum FormatError {
     Version(u32),
     /// A checksum does not match: [`NoteType`] as number.
     Checksum(u32),
-    /// A required table is missing.
-    Missing(u32),
+    /// Records with fields that this reader does not know.
+    Newer(u32),
+    /// Records of an older writer, which [`Meta::parse`] does not take; `ckpt-reader` does.
+    Older(u32),
     /// A critical note that this reader does not know.
     UnknownCritical(u32),
     /// A reference outside its table.
@@ -37,7 +39,15 @@ impl core::fmt::Display for FormatError {
                 "the image has format version {v}, this program knows {FORMAT_VERSION}: use a newer one"
             ),
             Self::Checksum(n) => write!(f, "the image is damaged: checksum of note {n:#x} does not match"),
-            Self::Missing(n) => write!(f, "the image is damaged: note {n:#x} is missing"),
+            Self::Newer(n) => {
+                write!(
+                    f,
+                    "the image needs a newer program: records of note {n:#x} have fields that are unknown"
+                )
+            }
+            Self::Older(n) => {
+                write!(f, "the image is of an older format (note {n:#x}); ckpt-restore can restore it")
+            }
             Self::UnknownCritical(n) => {
                 write!(f, "the image needs a newer program: critical note {n:#x} is unknown")
             }
@@ -82,9 +92,7 @@ impl<'a> Meta<'a> {
         if header.version != FORMAT_VERSION {
             return Err(FormatError::Version(header.version));
         }
-        if header.header_size as usize != size_of::<Header>() {
-            return Err(FormatError::NotAnImage);
-        }
+        same_size(NoteType::Header, header.header_size, size_of::<Header>())?;
         let dir_bytes = (header.dir_count as usize)
             .checked_mul(size_of::<DirEntry>())
             .and_then(|n| rest.get(..n))
@@ -148,11 +156,50 @@ impl<'a> Meta<'a> {
     pub fn table<T: Record>(&self, note: NoteType) -> Result<&'a [T], FormatError> {
         let Some(entry) = self.dir.iter().find(|e| e.note == note as u32) else { return Ok(&[]) };
         let bytes = self.desc(entry).ok_or(FormatError::Checksum(note as u32))?;
-        if entry.record_size as usize != size_of::<T>() {
-            return Err(FormatError::Missing(note as u32));
-        }
+        same_size(note, entry.record_size, size_of::<T>())?;
         <[T]>::ref_from_bytes(bytes).map_err(|_| FormatError::Checksum(note as u32))
     }
+}
+
+/// Older and newer writers have records of other sizes.
+fn same_size(note: NoteType, written: u32, own: usize) -> Result<(), FormatError> {
+    match (written as usize).cmp(&own) {
+        core::cmp::Ordering::Equal => Ok(()),
+        core::cmp::Ordering::Less => Err(FormatError::Older(note as u32)),
+        core::cmp::Ordering::Greater => Err(FormatError::Newer(note as u32)),
+    }
+}
+
+/// Size of the records of a note as they are now; 1 for [`NoteType::Blobs`], `None` for what is unknown.
+pub fn record_size(note: u32) -> Option<usize> {
+    const SIZES: [(NoteType, usize); 25] = [
+        (NoteType::Header, size_of::<Header>()),
+        (NoteType::Tasks, size_of::<Task>()),
+        (NoteType::Threads, size_of::<Thread>()),
+        (NoteType::Mms, size_of::<Mm>()),
+        (NoteType::Vmas, size_of::<Vma>()),
+        (NoteType::Extents, size_of::<Extent>()),
+        (NoteType::Files, size_of::<FileIdent>()),
+        (NoteType::FdTables, size_of::<FdTable>()),
+        (NoteType::Fds, size_of::<FdEntry>()),
+        (NoteType::Objects, size_of::<Object>()),
+        (NoteType::FsInfos, size_of::<FsInfo>()),
+        (NoteType::Sighands, size_of::<Sighand>()),
+        (NoteType::SigActions, size_of::<SigAction>()),
+        (NoteType::PendingSignals, size_of::<PendingSignal>()),
+        (NoteType::PosixTimers, size_of::<PosixTimer>()),
+        (NoteType::Creds, size_of::<Creds>()),
+        (NoteType::Locks, size_of::<Lock>()),
+        (NoteType::Losses, size_of::<Loss>()),
+        (NoteType::Blobs, 1),
+        (NoteType::GuardRanges, size_of::<mm::GuardRange>()),
+        (NoteType::SysvShms, size_of::<SysvShm>()),
+        (NoteType::SysvSems, size_of::<SysvSem>()),
+        (NoteType::SysvMsgs, size_of::<SysvMsg>()),
+        (NoteType::SemUndos, size_of::<SemUndo>()),
+        (NoteType::Compression, size_of::<Compression>()),
+    ];
+    SIZES.iter().find(|(n, _)| *n as u32 == note).map(|(_, size)| *size)
 }
 
 /// All tables of an image, with references resolved safely.

@@ -32,7 +32,7 @@ pub use content::{Compression, Extent, extent_flags};
 pub use fd::{FdEntry, Lock, Object, ObjectKind};
 pub use file::FileIdent;
 pub use header::{DirEntry, Header, Loss, NoteType};
-pub use image::{FormatError, Image, Meta};
+pub use image::{FormatError, Image, Meta, record_size};
 pub use mm::{Mm, Vma, VmaKind, vma_flags};
 pub use signal::{Itimer, PendingSignal, PosixTimer, SigAction};
 pub use stub::StubConfig;

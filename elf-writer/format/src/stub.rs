@@ -2,7 +2,7 @@
 
 crate::records! {
     /// Patched into the stub by the writer (symbol [`STUB_CONFIG_SYMBOL`]).
-    pub struct StubConfig[104] {
+    pub struct StubConfig[128] {
         /// Address and length at which the metadata region is mapped (read-only PT_LOAD).
         pub meta_addr: u64,
         pub meta_len: u64,
@@ -23,6 +23,11 @@ crate::records! {
         /// Unmapped end of the hole: shared memory objects of several address spaces; length 0 for none.
         pub shared_addr: u64,
         pub shared_len: u64,
+        /// In a restorer that ckpt-restore has made: the descriptor of the image; 0 in an image.
+        pub image_fd: u64,
+        /// There, too: address and length of the image's path, behind the metadata.
+        pub name_addr: u64,
+        pub name_len: u64,
     }
 }
 

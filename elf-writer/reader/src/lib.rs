@@ -2,6 +2,7 @@
 //! trusts nothing: whatever is in the file, the worst that happens is an error.
 
 pub mod core_notes;
+pub mod older;
 
 use ckpt_format::content::{MAX_EXTENT, decompress};
 use ckpt_format::{Extent, FormatError, Image, Meta, checksum, is_image};
@@ -122,6 +123,8 @@ impl ImageFile {
         let len = usize::try_from(len).map_err(|_| FormatError::NotAnImage)?;
         let mut region = vec![0u64; len.div_ceil(8)];
         file.read_exact_at(&mut region.as_mut_bytes()[..len], start)?;
+        let older = older::upgrade(&region.as_bytes()[..len])?;
+        let (len, region) = older.map_or((len, region), |new| (new.len() * 8, new));
         let mut out = Self { file, region, len, size: 0 };
         out.size = out.image()?.header.image_size;
         if have < out.size {
@@ -134,12 +137,17 @@ impl ImageFile {
         &self.file
     }
 
+    /// The metadata region, from which [`Self::image`] is parsed.
+    pub fn region(&self) -> &[u8] {
+        &self.region.as_bytes()[..self.len]
+    }
+
     /// The tables, with all checksums of the metadata verified.
     ///
     /// # Errors
     /// None for what [`Self::read`] has returned.
     pub fn image(&self) -> Result<Image<'_>, FormatError> {
-        Image::parse(&self.region.as_bytes()[..self.len])
+        Image::parse(self.region())
     }
 
     /// The bytes of an extent, decompressed and verified.

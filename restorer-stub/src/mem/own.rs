@@ -2,7 +2,7 @@
 
 use crate::arch;
 use crate::report::{Error, On, Result};
-use crate::sys::{fd, mm};
+use crate::sys::{fd, mm, process};
 use ckpt_format::{PAGE_SIZE, StubConfig};
 use linux_raw_sys::general::*;
 
@@ -37,7 +37,9 @@ pub fn anonymise(config: &StubConfig) -> Result<()> {
         let end = page_up(base + (p[2] + p[5]) as usize);
         replace(start, end - start, prot)?;
     }
-    replace(config.meta_addr as usize, page_up(config.meta_len as usize), PROT_READ)
+    // The name lies behind the metadata.
+    let meta_end = (config.meta_addr + config.meta_len).max(config.name_addr + config.name_len);
+    replace(config.meta_addr as usize, page_up((meta_end - config.meta_addr) as usize), PROT_READ)
 }
 
 fn replace(start: usize, len: usize, prot: u32) -> Result<()> {
@@ -70,8 +72,22 @@ pub fn unmap_all(config: &StubConfig) -> Result<()> {
     }
 }
 
-/// Opens the image itself: /proc/self/exe, or the path that was executed where there is no /proc.
-pub fn open_image(execfn: &'static [u8], meta: &[u8], meta_offset: u64) -> Result<crate::sys::Fd> {
+/// Opens the image: the descriptor that ckpt-restore passed on, else /proc/self/exe, or the path that was
+/// executed where there is no /proc.
+pub fn open_image(
+    config: &StubConfig,
+    execfn: &'static [u8],
+    meta: &[u8],
+    meta_offset: u64,
+) -> Result<crate::sys::Fd> {
+    if config.image_fd != 0 {
+        // As after execve(2) of the image itself.
+        let base = execfn.rsplit(|b| *b == b'/').next().unwrap_or(execfn);
+        let mut name = [0; 16];
+        name.iter_mut().zip(base.iter().take(15)).for_each(|(to, from)| *to = *from);
+        process::set_name(&name);
+        return Ok(crate::sys::Fd(config.image_fd as i32));
+    }
     let fd =
         fd::open(b"/proc/self/exe", O_RDONLY, 0).or_else(|_| fd::open(execfn, O_RDONLY, 0)).map_err(|e| {
             Error::os("cannot open the image")(e)

@@ -23,6 +23,9 @@ pub static mut CKPT_STUB_CONFIG: StubConfig = StubConfig {
     first_free_fd: 0,
     shared_addr: 0,
     shared_len: 0,
+    image_fd: 0,
+    name_addr: 0,
+    name_len: 0,
 };
 
 /// What the kernel put on the first stack, copied to the work area.
@@ -123,7 +126,7 @@ pub extern "C" fn entry(sp: usize) -> ! {
 }
 
 /// # Safety
-/// As [`read_stack`]; the configuration names a zeroed work area.
+/// As [`read_stack`]; the configuration names a zeroed work area, and a name that is mapped or none.
 unsafe fn start(sp: usize, config: StubConfig, mask: u64) -> Result<(&'static Start, usize)> {
     if config.work_len == 0 {
         return Err(Error::new("this is the restorer alone, not an image").remedy("ckpt-dump makes images"));
@@ -132,7 +135,14 @@ unsafe fn start(sp: usize, config: StubConfig, mask: u64) -> Result<(&'static St
     unsafe {
         let work = Work::new(config.work_addr as usize, (config.work_addr + config.work_len) as usize);
         let stack = work.stack(STACK)?;
-        let initial = read_stack(sp, &work)?;
+        let mut initial = read_stack(sp, &work)?;
+        if config.name_len != 0 {
+            // What was executed is a file without a name; see ckpt-restore.
+            let name = core::slice::from_raw_parts(config.name_addr as *const u8, config.name_len as usize);
+            let copy = work.slice(name.len())?;
+            copy.copy_from_slice(name);
+            initial.execfn = copy;
+        }
         let place = work.reserve::<Work>()?;
         let work = place.write(work);
         Ok((work.value(Start { config, work, initial, mask, stack_top: stack.top })?, stack.top))
