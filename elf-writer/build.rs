@@ -16,7 +16,7 @@ fn main() {
     let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("stub");
     let stub = here.join("../restorer-stub");
-    for input in ["src", "Cargo.toml", "Cargo.lock", "build.rs", ".cargo"] {
+    for input in ["src", "Cargo.toml", "Cargo.lock", "build.rs", "discard.ld", ".cargo"] {
         rerun_if_changed(&stub.join(input));
     }
     rerun_if_changed(&here.join("format/src"));

@@ -18,5 +18,9 @@ fn main() {
     ] {
         println!("cargo:rustc-link-arg-bins={arg}");
     }
+    let folder = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
+    println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/discard.ld");
+    println!("cargo:rerun-if-changed=discard.ld");
     println!("cargo:rerun-if-changed=build.rs");
 }
