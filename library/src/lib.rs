@@ -197,7 +197,8 @@ pub fn checkpoint_in_memory() -> Result<Outcome, Error> {
 ///
 /// Only the program goes back, not the world: files that it wrote keep what was written; connections to others
 /// are closed now. Threads have other ids afterwards than at the checkpoint (where the C library keeps them, they
-/// are corrected). A checkpoint with children cannot be returned to, and none can while the process has
+/// are corrected). Signals that wait are those that other processes sent; the program's own, and its timers, end
+/// with it. A checkpoint with children cannot be returned to, and none can while the process has
 /// children.
 ///
 /// What is found out too late, such as a file of the checkpoint that is gone, ends the process with exit status

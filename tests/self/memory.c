@@ -9,6 +9,9 @@ static int pipe_ends[2];
 
 static void *tick(void *arg) {
     (void)arg;
+    sigset_t all;
+    sigfillset(&all);
+    CHECK(!pthread_sigmask(SIG_SETMASK, &all, NULL));
     for (;; usleep(100)) ticks++;
     return NULL;
 }
@@ -28,17 +31,24 @@ static int next(const char *script) {
     return atoi(text);
 }
 
+static void *go_back(void *arg) {
+    ckpt_revert((uintptr_t)arg);
+    CHECK(!"reverted");
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
     CHECK(argc == 2);
     // Of the process that all this is.
-    pid_t pid = getpid(), parent = getppid();
+    pid_t pid = getpid(), parent = getppid(), group = getpgrp();
     pthread_t ticker;
     CHECK(!pipe2(pipe_ends, O_CLOEXEC));
     CHECK(!pthread_create(&ticker, NULL, tick, NULL));
     int first = open("/dev/null", O_RDONLY);
     CHECK(first >= 0);
     int was_restored = 0;
+    static const char *at_first;
+    at_first = strdup(descriptors());
     uint64_t id;
     for (int i = 1; i <= 3; i++) {
         step = i;
@@ -59,7 +69,15 @@ int main(int argc, char **argv) {
             break;
         }
     }
-    CHECK(getpid() == pid && getppid() == parent);
+    CHECK(getpid() == pid && getppid() == parent && getpgrp() == group);
+    if (isatty(0)) CHECK(tcgetpgrp(0) == group);
+    int is = 1;
+    CHECK(!prctl(PR_GET_CHILD_SUBREAPER, &is) && is == 0);
+    sigset_t mask;
+    CHECK(!sigprocmask(SIG_SETMASK, NULL, &mask) && !sigismember(&mask, SIGALRM));
+    struct itimerval timer;
+    CHECK(!getitimer(ITIMER_REAL, &timer) && !timer.it_value.tv_usec && !timer.it_value.tv_sec);
+    CHECK(!strcmp(at_first, descriptors()));
     CHECK(is_childless());
     for (int before = ticks; ticks < before + 3;) usleep(100);
     int waiting = 0;
@@ -69,8 +87,20 @@ int main(int argc, char **argv) {
     printf("step %d\n", step);
     int to = next(argv[1]);
     if (to) {
-        CHECK(ckpt_revert(to) == CKPT_FAILED);
-        CHECK(!"reverted");
+        // Whatever is there by now must not be there then.
+        sigset_t all;
+        sigfillset(&all);
+        CHECK(!sigprocmask(SIG_SETMASK, &all, NULL));
+        CHECK(!setitimer(ITIMER_REAL, &(struct itimerval){{0, 1000}, {0, 1000}}, NULL));
+        // Own ones end with the program; this one would kill what it was, too.
+        CHECK(!raise(SIGUSR1));
+        while (!sigpending(&all) && !sigismember(&all, SIGALRM)) usleep(100);
+        CHECK(!prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+        CHECK(fcntl(first, F_DUPFD, 0) >= 0);
+        // From another thread, too.
+        pthread_t thread;
+        if (to == 3) CHECK(!pthread_create(&thread, NULL, go_back, (void *)(uintptr_t)to) && !pthread_join(thread, NULL));
+        go_back((void *)(uintptr_t)to);
     }
     CHECK(ckpt_forget(2) == 0 && ckpt_forget(2) == CKPT_FAILED);
     CHECK(ckpt_list(ids, 9) == 2 && ids[1] == 3);

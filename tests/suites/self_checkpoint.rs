@@ -26,6 +26,8 @@ fn main() -> std::process::ExitCode {
     suite.test("killed_in_the_midst", killed_in_the_midst);
     suite.test("init", init);
     suite.test("installed", installed);
+    suite.test("embedded", embedded);
+    suite.test("terminal", terminal);
     suite.test("example", example);
     suite.run()
 }
@@ -329,4 +331,52 @@ fn example(t: &T) -> TestResult {
     ensure!(status.success(), "{status}\n{}\n{}", example.stdout(), example.stderr());
     ensure!(std::fs::read_dir(&tmp)?.count() == 0, "files are left in {}", tmp.display());
     Ok(())
+}
+
+/// A library with ckpt-dump inside needs no other.
+fn embedded(t: &T) -> TestResult {
+    let dumper = tool("ckpt-dump")?;
+    let profile = dumper.parent().context("its directory")?;
+    let (name, target) = (profile.file_name().context("profile")?, profile.parent().context("target")?);
+    let name = if name == "debug" { "dev".into() } else { name.to_owned() };
+    let target = target.join("embed");
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "-p", "ckpt", "--lib", "--profile"])
+        .arg(name)
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(library())
+        .env("CKPT_EMBED", &dumper))?;
+    let built = target.join(profile.file_name().context("profile")?).join("libckpt.so");
+    let lib = t.path("libckpt.so.0");
+    // Instead of the usual one.
+    std::os::unix::fs::symlink(built, &lib)?;
+    t.write("script", "2\n3\n1\n")?;
+    let alone = |name: &str| -> Result<_, Error> {
+        Ok(t.launch(name, compile(t, name, Linked::Shared)?).env("PATH", "/nowhere"))
+    };
+    ends(t, alone("memory")?.arg("script").start()?)?;
+    let all = printed(t, "memory")?;
+    ensure!(all == ["step 3", "step 2", "step 3", "step 1", "end"], "{all:?}");
+    ends(t, alone("once")?.arg("saved.ckpt").start()?)?;
+    restore(t, "saved.ckpt")?;
+    ensure!(printed(t, "once")? == ["saved 1", "restored 1"], "{:?}", printed(t, "once")?);
+    Ok(())
+}
+
+/// In the foreground of a terminal it stays there.
+fn terminal(t: &T) -> TestResult {
+    need("bash")?;
+    compile(t, "memory", Linked::Shared)?;
+    t.write("script", "1\n3\n")?;
+    let terminal = t.terminal()?;
+    let shell = t.launch("shell", "bash").args(["--norc", "-i"]).env("CKPT_DUMP", tool("ckpt-dump")?);
+    let mut shell = terminal.attach(shell)?.start()?;
+    terminal.send("./memory script; echo status-$?-of-it\n")?;
+    let all = terminal.expect("status-0-of-it")?;
+    ensure!(all.contains("step 3\r\nstep 1\r\nstep 3\r\nend\r\n"), "{all}");
+    // It stays the shell's job.
+    t.write("script", "1\n")?;
+    terminal.send("./memory script | cat; exit 7\n")?;
+    shell.expect_exit(7)
 }
