@@ -10,8 +10,8 @@ use crate::narrate::narrate;
 use crate::plan::{self, Options};
 use crate::ptrace::{Fate, FrozenTree};
 use crate::snapshot::{self, Snapshot};
-use crate::sys::signals;
 use crate::sys::tcp::Hold;
+use crate::sys::{share, signals};
 use crate::track::Tracker;
 use crate::{failpoint, farewell, keep, preflight, report};
 use anyhow::{Context, Result, anyhow, bail};
@@ -179,6 +179,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     }
     let parent = request.parent.map(open_parent).transpose()?;
     tracker.parent = parent.as_ref().map(|p| p.image().map(|image| image.header.uuid)).transpose()?;
+    let shares = parent.as_ref().zip(image.as_ref()).is_some_and(|(parent, image)| can_share(parent, image));
     failpoint::hit("after-open")?;
     let stub = Stub::built_in().context("preparing the restorer")?;
     // Before anything is stopped, where it may be needed: it takes milliseconds.
@@ -229,7 +230,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     })?;
     plan.compress = request.compress;
     plan.dedup = request.dedup;
-    plan.parent = parent;
+    (plan.parent, plan.shares) = (parent, shares);
     // What is killed has no other copy.
     plan.verify = request.fate == Fate::Kill;
     let (image_id, spaces) = (plan.header.uuid, std::mem::take(&mut plan.spaces));
@@ -338,6 +339,13 @@ fn open_parent(path: &Path) -> Result<Arc<ImageFile>> {
         );
     }
     Ok(Arc::new(image))
+}
+
+/// Whether the file system can let both share blocks: tried with the place of the header, which is written last.
+/// It may have to wait for the disk.
+fn can_share(parent: &ImageFile, image: &PendingImage) -> bool {
+    let shared = |file| share::clone_range(parent.file(), 0, file, 0, ckpt_format::PAGE_SIZE);
+    image.file().is_some_and(|file| shared(file).is_ok())
 }
 
 fn create(output: Output<'_>) -> Result<PendingImage> {

@@ -82,6 +82,8 @@ pub struct Plan {
     pub dedup: bool,
     /// An earlier image, with which equal contents are shared where the file system can. Not if compressed.
     pub parent: Option<Arc<ckpt_reader::ImageFile>>,
+    /// The file system can let both share blocks.
+    pub shares: bool,
     /// For address spaces that have [`UNCHANGED`] extents: which of the parent's each was.
     pub earlier: HashMap<u32, u32>,
     /// Which address space each process has, as in [`Source::Memory`].

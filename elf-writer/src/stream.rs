@@ -128,7 +128,7 @@ pub fn stream(
 ) -> Result<Streamed, WriteError> {
     let mut reader = Reader::new(plan, start);
     if let Some(parent) = plan.parent.as_deref().filter(|_| !plan.compress) {
-        let parent = Parent::new(parent, plan, file, source);
+        let parent = Parent::new(parent, plan);
         reader.parent = Some(parent.map_err(|e| WriteError::Parent(e.to_string()))?);
     }
     let (full_tx, full_rx) = sync_channel(MOST_BUFFERS);

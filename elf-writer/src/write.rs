@@ -348,6 +348,12 @@ impl PendingImage {
         Ok(Self { file: Some(file), path: path.into(), temporary: None, summary, synced: false, room: None })
     }
 
+    /// The file that is being made.
+    #[must_use]
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// Makes room for so many bytes of contents, before anything is stopped; see [`Room::new`].
     ///
     /// # Errors

@@ -285,6 +285,7 @@ impl Builder {
             earlier: self.earlier,
             spaces: self.spaces,
             verify: false,
+            shares: false,
             urgent: Vec::new(),
             compress: false,
             dedup: false,

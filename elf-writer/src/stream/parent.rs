@@ -43,15 +43,9 @@ pub struct Parent<'a> {
 }
 
 impl<'a> Parent<'a> {
-    pub fn new(
-        image: &'a ImageFile,
-        plan: &Plan,
-        file: &File,
-        source: &mut dyn ContentSource,
-    ) -> Result<Self, FormatError> {
+    pub fn new(image: &'a ImageFile, plan: &Plan) -> Result<Self, FormatError> {
         let tables = &plan.tables;
-        // Into the place of the header, which is written last.
-        let shares = source.share(image.file(), 0, file, 0, PAGE_SIZE).is_ok();
+        let shares = plan.shares;
         let mut spaces = vec![NONE; tables.extents.len()];
         for (index, mm) in tables.mms.iter().enumerate() {
             for vma in &tables.vmas[mm.vmas.indices()] {
