@@ -4,8 +4,7 @@
 //! exist. This one is released there ([`at_fork`]).
 
 use std::io;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 thread_local! {
     static MARK: u8 = const { 0 };
@@ -93,15 +92,18 @@ extern "C" fn in_child() {
     LONG.reset();
 }
 
-/// Sees to it that locks are free in children, by pthread_atfork(3).
+/// Sees to it that locks are free in children, by pthread_atfork(3). Nobody waits here for another thread that does
+/// it just now: after a fork in that moment there would be nobody to wait for.
 ///
 /// # Errors
 /// When there is no memory.
 pub fn survive_forks() -> io::Result<()> {
-    static ONCE: OnceLock<i32> = OnceLock::new();
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if REGISTERED.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
     // SAFETY: plain functions, which live as long as the library.
-    let register = || unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
-    match *ONCE.get_or_init(register) {
+    match unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) } {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
