@@ -22,6 +22,11 @@ pub fn is_wanted() -> bool {
     std::env::var(VARIABLE).is_ok_and(|v| v == "1")
 }
 
+/// Whether the suite runs there.
+pub fn is_inside() -> bool {
+    std::env::var(VARIABLE).is_ok_and(|v| v == "inside")
+}
+
 /// Runs this suite there.
 pub fn run_suite() -> ExitCode {
     match run() {
@@ -38,7 +43,7 @@ fn run() -> anyhow::Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "needs root");
     let (tool, handler) = (build::tool("ckpt-binfmt")?, build::tool("ckpt-restore")?);
     let inside = format!(
-        "read -r _ && exec unshare --mount --ipc --pid --fork --mount-proc sh -c '{REGISTER}' sh \"$@\""
+        "read -r _ && exec unshare --mount --ipc --pid --fork --kill-child --mount-proc sh -c '{REGISTER}' sh \"$@\""
     );
     let mut child = Command::new("unshare")
         .args(["--user", "sh", "-c", &inside, "sh"])
