@@ -42,8 +42,10 @@ pub fn run_suite() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "needs root");
     let (tool, handler) = (build::tool("ckpt-binfmt")?, build::tool("ckpt-restore")?);
+    // Ids as large as usual: small ones cannot be told from other numbers. And a process group with an id in there.
     let inside = format!(
-        "read -r _ && exec unshare --mount --ipc --pid --fork --kill-child --mount-proc sh -c '{REGISTER}' sh \"$@\""
+        "read -r _ && exec unshare --mount --ipc --pid --fork --kill-child --mount-proc setsid sh -c '\
+         echo 10000 >/proc/sys/kernel/ns_last_pid && {REGISTER}' sh \"$@\""
     );
     let mut child = Command::new("unshare")
         .args(["--user", "sh", "-c", &inside, "sh"])

@@ -15,10 +15,18 @@ impl WorkDir {
     /// Makes `TMPDIR/ckpt-tests/PID-N-NAME`, reachable by other users.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let parent = std::env::temp_dir().join(format!("ckpt-tests-{}", nix::unistd::geteuid()));
-        let path = parent.join(format!("{}-{n}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        // One that was kept may be of a suite with the same id: in a namespace that is 1.
+        let path = loop {
+            let n = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("{}-{n}-{name}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).with_context(|| format!("cannot make {}", path.display())),
+                Ok(()) => break path,
+            }
+        };
         Ok(Self { path, keep: std::cell::Cell::new(std::env::var_os("CKPT_TEST_KEEP").is_some()) })
     }
 
