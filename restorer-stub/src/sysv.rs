@@ -18,7 +18,7 @@ use ckpt_format::header::header_flags;
 use ckpt_format::sysv::shm_mode;
 use ckpt_format::{Image, IpcPerm, SemUndo, SysvMessage, SysvMsg, SysvSem, Task};
 use core::sync::atomic::{AtomicU32, Ordering};
-use linux_raw_sys::general::{__WALL, CLONE_NEWIPC};
+use linux_raw_sys::general::{__WALL, CLOCK_MONOTONIC, CLONE_NEWIPC};
 use zerocopy::FromBytes;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -96,7 +96,7 @@ fn look(ctx: &Ctx) -> Look {
         };
     }
     for item in items(ctx) {
-        match find(ctx, &item, true) {
+        match patiently(|| find(ctx, &item, true)) {
             Ok(true) => {}
             Ok(false) if may_choose(item.kind) => {}
             Ok(false) => return Look::Forbidden(forbidden(&item)),
@@ -236,7 +236,7 @@ pub fn create(ctx: &Ctx) -> Result<()> {
         }
     }
     for (slot, item) in items(ctx).enumerate() {
-        let is_there = find(ctx, &item, false)?;
+        let is_there = patiently(|| find(ctx, &item, false))?;
         if !is_there {
             make(ctx, &item)?;
             if let Some(made) = ctx.sysv.objects.get(slot) {
@@ -280,9 +280,27 @@ fn failed(item: &Item, e: Errno) -> Error {
     }
 }
 
-/// A new object with the id. The kernel takes the wish as a hint, and somebody may come between.
+/// Tries again what fails because of somebody else. Another image that is being restored may get an id that
+/// was meant for us, and removes the object at once.
+fn patiently<R>(mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
+    for _ in 0..10 {
+        if let Ok(done) = attempt() {
+            return Ok(done);
+        }
+        give_way();
+    }
+    attempt()
+}
+
+/// Sleeps for 1 to 4 ms, in which two that disturb each other get out of step.
+fn give_way() {
+    process::sleep_ms(1 + (process::clock_ns(CLOCK_MONOTONIC) / 1000 % 4) as u32);
+}
+
+/// A new object with the id. The kernel takes the wish as a hint, and somebody may come between: there is one
+/// wish for all (`ipc_ids.next_id`, ipc/util.c).
 fn make(ctx: &Ctx, item: &Item) -> Result<()> {
-    for _ in 0..3 {
+    for _ in 0..50 {
         let id = crate::sys::Decimal::new(item.perm.id as u64);
         if let Err(e) = fd::write_file(next_id(item.kind), id.as_bytes()) {
             return Err(match e {
@@ -291,28 +309,31 @@ fn make(ctx: &Ctx, item: &Item) -> Result<()> {
             });
         }
         match create_as(item) {
-            Ok(id) if id == item.perm.id => return Ok(()),
-            Ok(other) => {
-                let _ = ipc::remove(item.kind, other);
-            }
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
             Err(e) => {
                 let _ = fd::write_file(next_id(item.kind), b"-1");
                 return Err(failed(item, e));
             }
         }
-        find(ctx, item, false)?;
+        give_way();
+        patiently(|| find(ctx, item, false))?;
     }
     Err(in_the_way(ctx, item.kind, item.perm.id, 0))
 }
 
 /// Creates it in the name of its creator, which a process of its own does: to change one's ids has
-/// effects that stay.
-fn create_as(item: &Item) -> crate::sys::Result<i32> {
+/// effects that stay. Whether it has the id; there is no object otherwise.
+fn create_as(item: &Item) -> crate::sys::Result<bool> {
     let Item { kind, perm, .. } = *item;
     let create = || {
         // Its owner may always read and write until all is done.
         let mode = perm.mode & 0o777 | 0o600;
-        ipc::create(kind, perm.key, item.size, mode, item.hugetlb_shift)
+        let id = ipc::create(kind, perm.key, item.size, mode, item.hugetlb_shift)?;
+        if id != perm.id {
+            let _ = ipc::remove(kind, id);
+        }
+        Ok(id == perm.id)
     };
     let (uids, gids) = (process::uids(), process::gids());
     if (perm.cuid, perm.cgid) == (uids[1], gids[1]) {
@@ -323,16 +344,13 @@ fn create_as(item: &Item) -> crate::sys::Result<i32> {
         let set = process::set_gids(&[gids[0], perm.cgid, gids[2], perm.cgid])
             .and_then(|()| process::set_uids(&[uids[0], perm.cuid, uids[2], perm.cuid]));
         process::exit_group(match set.and_then(|()| create()) {
-            Ok(id) if id == perm.id => 0,
-            Ok(other) => {
-                let _ = ipc::remove(kind, other);
-                1
-            }
-            Err(_) => 1,
+            Ok(true) => 0,
+            Ok(false) => 1,
+            Err(_) => 2,
         });
     }
     match process::wait(child, __WALL)? {
-        Some((_, Wait::Exited(0))) => Ok(perm.id),
+        Some((_, Wait::Exited(status @ 0..=1))) => Ok(status == 0),
         _ => {
             let id = crate::sys::Decimal::new(perm.id as u64);
             fd::write_file(next_id(kind), id.as_bytes())?;

@@ -127,6 +127,7 @@ fn run_one(
 ) -> Result<Completion, Failed> {
     let t = T::new(&name.replace(['/', ':', ' '], "_"), who).map_err(|e| format!("{e:#}"))?;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&t)));
+    t.remove_sysv();
     let error = match outcome {
         Ok(Ok(())) => return Ok(Completion::Completed),
         Ok(Err(error)) => match error.downcast::<Skip>() {
@@ -222,6 +223,15 @@ impl T {
             counts: std::cell::RefCell::default(),
             deadline: Duration::from_secs(seconds),
         })))
+    }
+
+    /// Removes the System V objects that outlived those who made them (`sysv.h` of the victims).
+    fn remove_sysv(&self) {
+        let noted = std::fs::read_to_string(self.path("sysv")).unwrap_or_default();
+        for (option, id) in noted.lines().filter_map(|line| line.split_once(' ')) {
+            // Most are gone, and so it fails.
+            let _ = std::process::Command::new("ipcrm").args([option, id]).output();
+        }
     }
 
     pub(crate) fn handle(&self) -> Handle {

@@ -27,6 +27,7 @@ fn main() -> std::process::ExitCode {
             suite.test_as(who, format!("made_again::{name}"), made_again);
         }
         suite.test_as(Who::User, "made_again_in_place::user", made_again_in_place);
+        suite.test("ids_are_stolen", ids_are_stolen);
         suite.test("in_use", in_use);
         suite.test("key_in_use", key_in_use);
         suite.test("failed_restore", failed_restore);
@@ -80,6 +81,28 @@ fn made_again_in_place(t: &T) -> TestResult {
     ckpt_tests::need_root()?;
     dumped(t)?;
     t.restore("saved.ckpt").pid("new").refused(&["not permitted", "id", "--pid ns"])
+}
+
+/// Somebody else makes objects all the time, and gets the ids that were wished for.
+fn ids_are_stolen(t: &T) -> TestResult {
+    ckpt_tests::need_root()?;
+    let images: Vec<String> = (0..8).map(|n| format!("{n}.ckpt")).collect();
+    for image in &images {
+        dumped(t)?;
+        std::fs::rename(t.path("saved.ckpt"), t.path(image))?;
+    }
+    std::fs::remove_file(t.path("ready"))?;
+    let mut thief = t.victim("sysv_thief").start()?;
+    let mut started = Vec::new();
+    for image in &images {
+        let mut restored = t.restore(image).pid("new").start()?;
+        t.wait_restored(&mut restored)?;
+        started.push(restored);
+    }
+    t.go()?;
+    started.iter_mut().try_for_each(|restored| restored.expect_exit(0))?;
+    thief.expect_exit(0)?;
+    t.expect_ok()
 }
 
 fn in_use(t: &T) -> TestResult {

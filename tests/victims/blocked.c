@@ -1,16 +1,14 @@
 // blocked CALL: a thread is blocked in a system call when dumped. It must not notice: no error, no
 // early return; and when it is woken, it gets what it waited for.
 #include "victim.h"
+#include "sysv.h"
 #include <dirent.h>
 #include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
-#include <sys/ipc.h>
-#include <sys/msg.h>
 #include <sys/select.h>
-#include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>

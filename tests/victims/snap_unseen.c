@@ -1,10 +1,10 @@
 // Would notice a copy of itself: a child, a signal, an open end of a pipe, a member of its group.
 #include "victim.h"
+#include "sysv.h"
 
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/shm.h>
 #include <sys/wait.h>
 
 static volatile sig_atomic_t signals;

@@ -1,7 +1,6 @@
 // System V message queues: messages with their types, in order; owner, mode and limit.
 #include "victim.h"
-#include <sys/ipc.h>
-#include <sys/msg.h>
+#include "sysv.h"
 
 struct message {
     long type;

@@ -1,7 +1,6 @@
 // System V semaphores: values, owner, mode, and what the end of the process gives back (SEM_UNDO).
 #include "victim.h"
-#include <sys/ipc.h>
-#include <sys/sem.h>
+#include "sysv.h"
 
 static struct semid_ds state(int id) {
     struct semid_ds ds;

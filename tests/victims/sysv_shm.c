@@ -1,8 +1,7 @@
 // System V shared memory: by id and key, attached read-only, twice, in parts, removed, locked, in huge pages,
 // not attached at all, and shared with a child. With an argument, the child stays.
 #include "maps.h"
-#include <sys/ipc.h>
-#include <sys/shm.h>
+#include "sysv.h"
 
 static struct shmid_ds state(int id) {
     struct shmid_ds ds;

@@ -1,10 +1,7 @@
 // System V IPC between processes: segments that several attach, a process that waits for a semaphore, one
 // that waits for a message, and one whose end gives back what it took.
 #include "tree.h"
-#include <sys/ipc.h>
-#include <sys/msg.h>
-#include <sys/sem.h>
-#include <sys/shm.h>
+#include "sysv.h"
 
 static int shm, gone, sem, queue;
 static char *both, *removed;
