@@ -131,7 +131,7 @@ fn source(name: &str) -> PathBuf {
 /// Copies a source or a built program to where an ordinary user can reach it.
 fn copied(t: &T, from: &Path) -> anyhow::Result<PathBuf> {
     let to = t.path(from.file_name().context("no file name")?);
-    std::fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    ckpt_tests::copy(from, &to)?;
     Ok(to)
 }
 

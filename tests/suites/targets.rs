@@ -31,7 +31,7 @@ fn said(output: &Output) -> String {
 fn named(t: &T, name: &str) -> anyhow::Result<Proc> {
     let path = t.path(name);
     if !path.exists() {
-        std::fs::copy(victim_program("counter", Variant::Dynamic)?, &path)?;
+        ckpt_tests::copy(&victim_program("counter", Variant::Dynamic)?, &path)?;
     }
     let victim = t.launch(name, &path).env("CKPT_DIR", t.dir()).start()?;
     t.wait_file("ready")?;
