@@ -1,9 +1,10 @@
 //! `ckpt-dump` and images as commands.
 
 use crate::{Launch, Proc, T, TestResult, Who, build};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// `ckpt-dump` about to be run.
 #[derive(Debug)]
@@ -195,6 +196,16 @@ impl<'t> Restore<'t> {
 }
 
 impl T {
+    /// Fails unless all checksums of an image are right, and it goes on as it should.
+    pub fn expect_good(&self, image: &str) -> TestResult {
+        let info = Command::new(build::tool("ckpt-info")?).arg("--verify").arg(self.path(image)).output()?;
+        ensure!(info.status.success(), "{info:?}");
+        let mut restored = self.restore(image).pid("ns").start()?;
+        self.go()?;
+        let ended = restored.expect_exit(0);
+        self.expect_ok().and(ended)
+    }
+
     /// Size of an image in bytes.
     pub fn image_size(&self, image: &str) -> anyhow::Result<u64> {
         Ok(self.path(image).metadata().with_context(|| format!("no {image}"))?.len())

@@ -1,6 +1,6 @@
 //! `--parent`: what is equal to an earlier image is shared with it, and what comes back is exact.
 
-use ckpt_tests::{Context, Error, Proc, Suite, T, TestResult, ensure, have, need_root, skip, tool};
+use ckpt_tests::{Context, Error, Proc, Suite, T, TestResult, ensure, have, need_root, skip};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -71,16 +71,6 @@ fn dump_again(
     Ok((number("inherited_bytes")?, number("stored_bytes")?))
 }
 
-/// All its checksums are right, and it goes on as it should.
-fn good(t: &T, image: &str) -> TestResult {
-    let info = Command::new(tool("ckpt-info")?).arg("--verify").arg(t.path(image)).output()?;
-    ensure!(info.status.success(), "{info:?}");
-    let mut restored = t.restore(image).pid("ns").start()?;
-    t.go()?;
-    let ended = restored.expect_exit(0);
-    t.expect_ok().and(ended)
-}
-
 fn shares(t: &T, mkfs: &str, more: &[&str]) -> TestResult {
     let mounted = mount(t, mkfs)?;
     let (old, new) = (mounted.0.join("old.ckpt"), mounted.0.join("new.ckpt"));
@@ -92,7 +82,7 @@ fn shares(t: &T, mkfs: &str, more: &[&str]) -> TestResult {
     // It needs nothing of the old one.
     std::fs::write(&old, "")?;
     std::fs::remove_file(&old)?;
-    good(t, "mnt/new.ckpt")
+    t.expect_good("mnt/new.ckpt")
 }
 
 fn replaces(t: &T) -> TestResult {
@@ -101,7 +91,7 @@ fn replaces(t: &T) -> TestResult {
     let victim = changed(t, image.clone())?;
     let (inherited, _) = dump_again(t, victim, image.clone(), image, &[])?;
     ensure!(inherited > 20 << 20, "{inherited} bytes were shared");
-    good(t, "mnt/same.ckpt")
+    t.expect_good("mnt/same.ckpt")
 }
 
 /// Damaged contents are not equal to anything, whatever their checksum says.
@@ -120,7 +110,7 @@ fn damaged(t: &T) -> TestResult {
     drop(file);
     let (inherited, _) = dump_again(t, victim, old, new, &[])?;
     ensure!(inherited > 8 << 20, "{inherited} bytes were shared");
-    good(t, "mnt/new.ckpt")
+    t.expect_good("mnt/new.ckpt")
 }
 
 /// Where blocks cannot be shared, the image is written in full, and that is said.
@@ -134,7 +124,7 @@ fn without(t: &T) -> TestResult {
         skip!("the directory of the tests can share blocks");
     }
     ensure!(dumped.stderr.contains("written in full"), "{}", dumped.stderr);
-    good(t, "new.ckpt")
+    t.expect_good("new.ckpt")
 }
 
 fn not_an_image(t: &T) -> TestResult {

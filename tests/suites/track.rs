@@ -89,16 +89,6 @@ fn change(t: &T, round: u32, child: bool) -> TestResult {
     if child { t.wait_file(&format!("changed{round}c")) } else { Ok(()) }
 }
 
-/// All its checksums are right, and it goes on as it should.
-fn good(t: &T, image: &str) -> TestResult {
-    let info = Command::new(tool("ckpt-info")?).arg("--verify").arg(t.path(image)).output()?;
-    ensure!(info.status.success(), "{info:?}");
-    let mut restored = t.restore(image).pid("ns").start()?;
-    t.go()?;
-    let ended = restored.expect_exit(0);
-    t.expect_ok().and(ended)
-}
-
 const MOST: u64 = 32 << 20;
 
 fn series(t: &T, more: &[&str]) -> TestResult {
@@ -134,7 +124,7 @@ fn series_in(t: &T, more: &[&str], dir: &str) -> TestResult {
         // Nothing is needed of the earlier ones.
         std::fs::remove_file(t.path(format!("{dir}round{round}.ckpt")))?;
     }
-    good(t, &format!("{dir}round5.ckpt"))
+    t.expect_good(&format!("{dir}round5.ckpt"))
 }
 
 fn same_as_full(t: &T) -> TestResult {
@@ -217,7 +207,7 @@ fn keeper_killed(t: &T) -> TestResult {
     let (json, said) = dump(t, victim.pid(), "third.ckpt", &["--parent", &second, "--kill"])?;
     ensure!(number(&json, "unread_bytes")? > MOST && !said.contains("not tracked"), "{json} {said}");
     victim.wait_exit()?;
-    good(t, "third.ckpt")
+    t.expect_good("third.ckpt")
 }
 
 /// What is tracked is what was written since the last dump with --track, not since another.
@@ -240,7 +230,7 @@ fn another_parent(t: &T) -> TestResult {
     let (json, _) = dump(t, victim.pid(), "fifth.ckpt", &["--parent", &fourth, "--kill"])?;
     ensure!(number(&json, "unread_bytes")? == 0, "{json}");
     victim.wait_exit()?;
-    good(t, "fifth.ckpt")
+    t.expect_good("fifth.ckpt")
 }
 
 /// The same process, but not the same memory.
@@ -254,7 +244,7 @@ fn after_execve(t: &T) -> TestResult {
     let (json, _) = dump(t, victim.pid(), "third.ckpt", &["--parent", &second, "--kill"])?;
     ensure!(number(&json, "unread_bytes")? > 4 << 20, "{json}");
     victim.wait_exit()?;
-    good(t, "third.ckpt")
+    t.expect_good("third.ckpt")
 }
 
 fn plain_meanwhile(t: &T) -> TestResult {
@@ -268,7 +258,7 @@ fn plain_meanwhile(t: &T) -> TestResult {
     let (json, _) = dump(t, victim.pid(), "second.ckpt", &["--parent", &first(t)?, "--kill"])?;
     ensure!(number(&json, "unread_bytes")? > MOST, "{json}");
     victim.wait_exit()?;
-    good(t, "second.ckpt")
+    t.expect_good("second.ckpt")
 }
 
 /// Whatever became of the dump: nothing watches the program, nothing is open in it, and its memory is one.

@@ -1,8 +1,9 @@
 //! A process of its own for what must not be left half done: in its own session, with all signals blocked.
 //! Should ckpt-dump be killed, it goes on to the end.
 
+use super::child;
 use std::fs::File;
-use std::io::{Error, ErrorKind, PipeWriter, Result, Write, pipe};
+use std::io::{Error, PipeWriter, Result, Write, pipe};
 use std::os::fd::AsRawFd;
 
 /// Memory that a forked process shares with us.
@@ -50,31 +51,14 @@ impl Drop for SharedMemory {
 /// # Safety
 /// `work` allocates nothing and takes no lock: other threads of ours may have held one.
 pub unsafe fn run(memory: &mut SharedMemory, work: impl FnOnce(&mut [u8]) -> i32) -> Result<()> {
-    // SAFETY: without CLONE_VM the child has a copy of this stack; it runs `work` only, and ends there. No
-    // signal is sent at its end.
-    let child = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
-    if child < 0 {
-        return Err(Error::last_os_error());
-    }
+    // SAFETY: the child runs `work` only, and ends there.
+    let child = unsafe { child::fork() }?;
     if child == 0 {
-        // SAFETY: raw system calls; the mapping is shared with a process that waits for our end.
-        unsafe {
-            let mut all = std::mem::MaybeUninit::uninit();
-            libc::sigfillset(all.as_mut_ptr());
-            libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
-            libc::setsid();
-            let errno = work(std::slice::from_raw_parts_mut(memory.at, memory.len));
-            libc::_exit(errno);
-        }
+        child::seclude();
+        // SAFETY: the mapping is shared with a process that waits for our end.
+        unsafe { libc::_exit(work(std::slice::from_raw_parts_mut(memory.at, memory.len))) };
     }
-    let mut status = 0;
-    // SAFETY: the kernel writes one int.
-    while unsafe { libc::waitpid(child as i32, &raw mut status, libc::__WALL) } < 0 {
-        let error = Error::last_os_error();
-        if error.kind() != ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    let status = child::wait(child)?;
     match status {
         _ if !libc::WIFEXITED(status) => Err(Error::other("the process that looked at it was killed")),
         0 => Ok(()),
@@ -97,32 +81,17 @@ impl LastWill {
     /// As pipe(2), clone(2).
     pub fn new(file: File, will: &'static [u8]) -> Result<Self> {
         let (end, alive) = pipe()?;
-        let (end_fd, alive_fd, fd) = (end.as_raw_fd(), alive.as_raw_fd(), file.as_raw_fd());
-        // SAFETY: without CLONE_VM the child has a copy of this stack; it makes raw system calls only, and ends
-        // there. No signal is sent at its end.
-        let guard = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
-        if guard < 0 {
-            return Err(Error::last_os_error());
-        }
+        let (end_fd, fd) = (end.as_raw_fd(), file.as_raw_fd());
+        // SAFETY: the child makes raw system calls only, and ends there.
+        let guard = unsafe { child::fork() }?;
         if guard == 0 {
+            child::seclude();
+            let mut kept = [end_fd, fd];
+            kept.sort_unstable();
             // SAFETY: raw system calls on descriptors and memory of its own.
             unsafe {
-                let mut all = std::mem::MaybeUninit::uninit();
-                libc::sigfillset(all.as_mut_ptr());
-                libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
-                libc::setsid();
                 // Nothing of ours stays open because of it: pipes of whoever waits for our end, above all.
-                let mut keep = [end_fd, fd];
-                keep.sort_unstable();
-                libc::close(alive_fd);
-                let mut next = 0;
-                for kept in keep {
-                    if kept > next {
-                        libc::syscall(libc::SYS_close_range, next, kept - 1, 0);
-                    }
-                    next = kept + 1;
-                }
-                libc::syscall(libc::SYS_close_range, next, u32::MAX, 0);
+                child::close_all_but(&kept);
                 let mut byte = 0_u8;
                 while libc::read(end_fd, (&raw mut byte).cast(), 1) < 0
                     && *libc::__errno_location() == libc::EINTR
@@ -131,7 +100,7 @@ impl LastWill {
                 libc::_exit(i32::from(written < 0));
             }
         }
-        Ok(Self { alive: Some(alive), guard: guard as i32 })
+        Ok(Self { alive: Some(alive), guard })
     }
 
     /// Now, once.
@@ -140,11 +109,8 @@ impl LastWill {
             // What it reads does not matter; an error means that it is gone, and we are only told so.
             let _ = alive.write_all(&[0]);
             drop(alive);
-            let mut status = 0;
-            // SAFETY: the kernel writes one int.
-            while unsafe { libc::waitpid(self.guard, &raw mut status, libc::__WALL) } < 0
-                && Error::last_os_error().kind() == ErrorKind::Interrupted
-            {}
+            // It has ended, one way or the other.
+            let _ = child::wait(self.guard);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A process that stays when ckpt-dump has ended, and how it is spoken to: unix sockets that carry descriptors.
 
-use super::socket;
+use super::{child, socket};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::mem::{offset_of, zeroed};
@@ -21,25 +21,15 @@ const MOST: usize = 4;
 pub unsafe fn spawn(name: &std::ffi::CStr, work: impl FnOnce(UnixStream)) -> Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    // SAFETY: without CLONE_VM the child has a copy of this stack; it ends in here. No signal is sent at its end.
-    let fork = || match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
-        -1 => Err(Error::last_os_error()),
-        child => Ok(child as i32),
-    };
-    let child = fork()?;
+    // SAFETY: the child ends in here, and no other thread held a lock.
+    let child = unsafe { child::fork() }?;
     if child != 0 {
-        let mut status = 0;
-        // SAFETY: the kernel writes one int.
-        while unsafe { libc::waitpid(child, &raw mut status, libc::__WALL) } < 0 {
-            let error = Error::last_os_error();
-            if error.kind() != ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+        let status = child::wait(child)?;
         return if status == 0 { Ok(ours) } else { Err(ErrorKind::WouldBlock.into()) };
     }
     // Not our child: nobody here would wait for it.
-    match fork() {
+    // SAFETY: as above.
+    match unsafe { child::fork() } {
         Ok(0) => {}
         // SAFETY: ends the process.
         other => unsafe { libc::_exit(i32::from(other.is_err())) },
@@ -51,11 +41,7 @@ pub unsafe fn spawn(name: &std::ffi::CStr, work: impl FnOnce(UnixStream)) -> Res
         for fd in 0..3 {
             libc::dup2(null.as_raw_fd(), fd);
         }
-        let kept = theirs.as_raw_fd().max(3) as u32;
-        if kept > 3 {
-            libc::syscall(libc::SYS_close_range, 3, kept - 1, 0);
-        }
-        libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, 0);
+        child::close_all_but(&[0, 1, 2, theirs.as_raw_fd()]);
         libc::chdir(c"/".as_ptr());
         libc::prctl(libc::PR_SET_NAME, name.as_ptr());
         for signal in 1..32 {

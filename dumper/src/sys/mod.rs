@@ -1,6 +1,7 @@
 //! The few system calls that have no safe wrapper in the libraries we use.
 #![allow(unsafe_code)]
 
+pub mod child;
 pub mod cpuid;
 pub mod dir;
 pub mod fd;

@@ -5,6 +5,7 @@
 //! holds a connection, a socket filter drops all that comes in, unseen and unacknowledged, so that the other
 //! end sends it again later, and nothing arrives that the image does not know.
 
+use super::child;
 use super::fd::unreceived_bytes;
 use super::guard::SharedMemory;
 use super::socket::{option, option_int};
@@ -113,19 +114,15 @@ pub fn hold(fds: Vec<OwnedFd>, afterwards: Option<Afterwards>) -> Result<(Hold, 
     kept.push(theirs.as_raw_fd());
     kept.extend(afterwards.as_ref().map(|a| a.door.as_raw_fd()));
     kept.sort_unstable();
-    // SAFETY: without CLONE_VM the child has a copy of this stack; it runs `child` only, and ends there. No
-    // signal is sent at its end.
-    let child = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
-    if child < 0 {
-        return Err(Error::last_os_error());
-    }
+    // SAFETY: the child runs `run_child` only, which ends it.
+    let child = unsafe { child::fork() }?;
     if child == 0 {
         // SAFETY: it allocates nothing and takes no lock. The memory has room for all that is held, and we
         // read it only after its word.
         unsafe { run_child(&held, memory.start(), theirs.as_raw_fd(), &kept, afterwards.as_ref()) }
     }
     drop((theirs, afterwards));
-    let hold = Hold { child: child as i32, control: Some(ours) };
+    let hold = Hold { child, control: Some(ours) };
     if hold.answer()? != LOOKED {
         return Err(Error::other("the process that holds TCP connections has ended"));
     }
@@ -229,11 +226,8 @@ impl Drop for Hold {
         // The end of the control connection tells it to let go.
         self.control = None;
         if self.child > 0 {
-            let mut status = 0;
-            // SAFETY: the kernel writes one int.
-            while unsafe { libc::waitpid(self.child, &raw mut status, libc::__WALL) } < 0
-                && Error::last_os_error().kind() == ErrorKind::Interrupted
-            {}
+            // It has ended, one way or the other.
+            let _ = child::wait(self.child);
         }
     }
 }
@@ -275,12 +269,9 @@ unsafe fn run_child(
 ) -> ! {
     // SAFETY: raw system calls with memory that the caller promises; the process ends here.
     unsafe {
-        let mut all = std::mem::MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
-        libc::setsid();
+        child::seclude();
         // Among them our end of the control connection: who else has it would keep it open.
-        close_all_but(kept);
+        child::close_all_but(kept);
         for h in held {
             let errno = filter(h.fd.as_raw_fd(), true);
             let found = memory.add(h.at).cast::<Found>();
@@ -384,21 +375,6 @@ fn hand_over(guest: i32, held: &[Held]) {
         (msg.msg_control, msg.msg_controllen) = ((&raw mut control).cast(), len);
         libc::sendmsg(guest, &raw const msg, libc::MSG_NOSIGNAL);
     }
-}
-
-/// `kept` is sorted.
-unsafe fn close_all_but(kept: &[i32]) {
-    let mut first = 0_u32;
-    for fd in kept {
-        let fd = *fd as u32;
-        if fd > first {
-            // SAFETY: no pointers; nothing of this process uses them.
-            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
-        }
-        first = fd + 1;
-    }
-    // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 
 /// setsockopt(2) of an int: 0 or an errno.

@@ -149,7 +149,7 @@ impl Tracker {
         };
         let mut all = ours.to_vec();
         let new = shown.iter().filter(|e| can_be_tracked(e)).map(|e| e.start..e.end);
-        for vma in new.filter(|r| !ours.contains(r)) {
+        for vma in new.filter(|r| ours.binary_search_by_key(&r.start, |o| o.start).is_err()) {
             // One that cannot is read each time.
             if uffd::register(uffd.as_fd(), &vma).is_err() {
                 continue;
@@ -211,7 +211,7 @@ fn is_of(target: &mut Frozen, file: &File, fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(tracked? && !pagemap::is_tracked(file, range.start)?)
 }
 
-/// The watched mappings that this userfaultfd watches, not another one; they are shown as not watched from now on.
+/// The watched mappings that this userfaultfd watches, not another one, in order; they are shown as not watched from now on.
 fn own_vmas(shown: &mut [Entry], fd: BorrowedFd<'_>) -> Vec<Range<u64>> {
     let mut ours = Vec::new();
     for e in shown.iter_mut().filter(|e| is_watched(e)) {
@@ -235,9 +235,15 @@ fn can_be_tracked(e: &Entry) -> bool {
         && e.rss + e.swap >= LEAST
 }
 
-/// Mappings that would be one if only some of it were not tracked become one again.
+/// Mappings that would be one if only some of it were not tracked become one again. `ours` is in order.
 fn merge(shown: &mut Vec<Entry>, ours: &[Range<u64>]) {
-    let is_ours = |e: &Entry| ours.iter().any(|r| r.start < e.end && e.start < r.end);
+    if ours.is_empty() {
+        return;
+    }
+    let is_ours = |e: &Entry| {
+        let next = ours.partition_point(|r| r.end <= e.start);
+        ours.get(next).is_some_and(|r| r.start < e.end)
+    };
     let flags = |e: &Entry| {
         // As the kernel, which ignores VM_SOFTDIRTY there.
         let mut flags: Vec<[u8; 2]> = e.flags.iter().filter(|f| *f != b"sd").copied().collect();

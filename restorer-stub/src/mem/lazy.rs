@@ -11,7 +11,7 @@ use crate::report::{Error, On, Result, note};
 use crate::sys::{Errno, Fd, fd, process, ptrace, uffd};
 use crate::{ctx, files};
 use ckpt_format::task::task_flags;
-use ckpt_format::{Extent, Image, Mm, PAGE_SIZE, Range, Task, Thread, Vma, VmaKind, vma_flags};
+use ckpt_format::{Extent, Image, Mm, PAGE_SIZE, Range, Task, Thread, Vma};
 use core::sync::atomic::{AtomicU8, Ordering};
 use linux_raw_sys::general::PROT_WRITE;
 
@@ -103,17 +103,6 @@ fn try_calls() -> crate::sys::Result<()> {
     copied
 }
 
-/// Whether a VMA may be filled later. Not stacks, which grow; nor what is locked; nor what a fork would wipe.
-fn may_wait(v: &Vma) -> bool {
-    const NOT: u64 = vma_flags::HUGETLB
-        | vma_flags::DROPPABLE
-        | vma_flags::GROWSDOWN
-        | vma_flags::WIPEONFORK
-        | vma_flags::LOCKED
-        | vma_flags::SEALED;
-    v.kind == VmaKind::Anonymous as u32 && v.flags & NOT == 0
-}
-
 /// Which VMAs of an address space are filled later.
 #[derive(Clone, Copy)]
 pub struct Lazy;
@@ -126,7 +115,7 @@ impl Lazy {
 
     /// Whether it is one of them.
     pub fn has(self, ctx: &Ctx, vma: &Vma) -> bool {
-        may_wait(vma)
+        map::is_plain(vma)
             && extents(ctx, vma).is_ok_and(|all| {
                 let mut sum = 0;
                 all.iter().any(|e| {

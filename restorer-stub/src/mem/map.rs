@@ -19,6 +19,18 @@ pub fn vmas(ctx: &Ctx, mm: &Mm) -> Result<&'static [Vma]> {
     Ok(Image::slice(ctx.image.vmas, mm.vmas, "VMAs")?)
 }
 
+/// Private anonymous memory that need not be there before the program runs. Not stacks, which grow; what is locked has to
+/// be read anyway; MADV_WIPEONFORK needs anonymous memory that is there.
+pub fn is_plain(v: &Vma) -> bool {
+    const NOT: u64 = vma_flags::HUGETLB
+        | vma_flags::DROPPABLE
+        | vma_flags::GROWSDOWN
+        | vma_flags::WIPEONFORK
+        | vma_flags::LOCKED
+        | vma_flags::SEALED;
+    v.kind == VmaKind::Anonymous as u32 && v.flags & NOT == 0
+}
+
 pub fn len(vma: &Vma) -> usize {
     (vma.end - vma.start) as usize
 }

@@ -9,7 +9,7 @@ use super::map;
 use crate::ctx::Ctx;
 use crate::report::{Error, Result};
 use crate::sys::{Fd, mm};
-use ckpt_format::{Extent, Image, Vma, VmaKind, vma_flags};
+use ckpt_format::{Extent, Image, Vma, vma_flags};
 use linux_raw_sys::general::*;
 
 /// Shorter runs are read: that is quicker than a mapping and its faults.
@@ -95,16 +95,9 @@ fn length(run: &[Extent]) -> u64 {
     run.iter().map(|e| e.len).sum()
 }
 
-/// Memory that a private mapping of a file can stand for. Not stacks, which grow; what is locked has to be
-/// read anyway; MADV_WIPEONFORK needs anonymous memory; nor code, as the image may lie where none is executed.
+/// Memory that a private mapping of a file can stand for: not code, as the image may lie where none is executed.
 fn fits(v: &Vma) -> bool {
-    const NOT: u64 = vma_flags::HUGETLB
-        | vma_flags::DROPPABLE
-        | vma_flags::GROWSDOWN
-        | vma_flags::WIPEONFORK
-        | vma_flags::LOCKED
-        | vma_flags::SEALED;
-    v.kind == VmaKind::Anonymous as u32 && v.flags & NOT == 0 && v.prot & PROT_EXEC == 0
+    map::is_plain(v) && v.prot & PROT_EXEC == 0
 }
 
 fn lay_run(image: Fd, vma: &Vma, run: &[Extent]) -> Result<()> {
