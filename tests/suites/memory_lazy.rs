@@ -140,6 +140,11 @@ fn named(restored: &Proc, name: &str) -> Vec<i32> {
     below
 }
 
+/// Lets the helpers go on; one more may have appeared since they were first seen.
+fn let_go(restored: &Proc) {
+    named(restored, "ckpt-fill").into_iter().for_each(|p| procfs::signal(p, Signal::SIGCONT));
+}
+
 /// A restore whose helpers have stopped before they began.
 fn half_filled(t: &T, mode: &str) -> anyhow::Result<(Proc, Vec<i32>)> {
     dumped(t, &["waits", "64"], &[])?;
@@ -156,7 +161,7 @@ fn half_filled(t: &T, mode: &str) -> anyhow::Result<(Proc, Vec<i32>)> {
 
 /// The program's threads run while memory is missing; system calls wait for it; no trace is left afterwards.
 fn runs_before(t: &T, mode: &str) -> TestResult {
-    let (mut restored, helpers) = half_filled(t, mode)?;
+    let (mut restored, _) = half_filled(t, mode)?;
     let program = procfs::program(restored.pid());
     for (thread, rounds) in [(0, 1000), (1, 100)] {
         let before = count(t, thread)?;
@@ -166,12 +171,13 @@ fn runs_before(t: &T, mode: &str) -> TestResult {
     t.wait_until("a thread that is held at a system call", || Ok(procfs::state(program) == Some('t')))?;
     ensure!(!t.path("pong").exists(), "a system call has been made");
     ensure!(procfs::status(program, "TracerPid").as_deref() != Some("0"), "nobody traces it");
-    helpers.iter().for_each(|p| procfs::signal(*p, Signal::SIGCONT));
     t.wait_until("sign of life", || {
+        let_go(&restored);
         restored.ensure_alive()?;
         Ok(t.path("pong").exists())
     })?;
     t.wait_until("the end of the trace", || {
+        let_go(&restored);
         Ok(procfs::status(program, "TracerPid").as_deref() == Some("0")
             && procfs::threads(program).iter().all(|tid| {
                 procfs::read(program, &format!("task/{tid}/status"))
@@ -193,19 +199,21 @@ fn runs_before(t: &T, mode: &str) -> TestResult {
 
 /// Whoever fills is killed: the program does not run on, and it is said why.
 fn killed(t: &T, mode: &str, name: &str) -> TestResult {
-    let (mut restored, helpers) = half_filled(t, mode)?;
+    let (mut restored, _) = half_filled(t, mode)?;
     let program = procfs::program(restored.pid());
     let victims = named(&restored, name);
     let Some(&first) = victims.first() else { bail!("no {name}") };
     procfs::signal(first, Signal::SIGKILL);
-    // The others have to see it.
-    helpers.iter().filter(|p| **p != first).for_each(|p| procfs::signal(*p, Signal::SIGCONT));
+    t.wait_until("a message", || {
+        // The others have to see it.
+        let_go(&restored);
+        Ok(restored.stderr().contains("the program is killed"))
+    })?;
     restored.expect_signal(Signal::SIGKILL)?;
     t.wait_until("the end of the program", || {
         Ok(matches!(procfs::state(program), None | Some('Z'))
             || procfs::comm(program).as_deref() != Some("mem_fight"))
     })?;
-    t.wait_until("a message", || Ok(restored.stderr().contains("the program is killed")))?;
     ensure!(!t.path("pong").exists() && !t.path("result").exists(), "it has run on");
     Ok(())
 }
