@@ -75,8 +75,10 @@ pub struct Cli {
 
     /// An earlier image of the program: blocks of what is still equal are shared with it, where the file system
     /// can (XFS, Btrfs; both in one). The new image needs nothing of it afterwards, and may replace it. If it was
-    /// made with --track, what has not been written to since is not read; without --track, tracking ends then
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["compress", "check"])]
+    /// made with --track, what has not been written to since is not read; without --track, tracking ends then. Of
+    /// compressed images, or with --compress, only that is taken. What has changed since may still be found in the
+    /// file of the new image
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
     pub parent: Option<PathBuf>,
 
     /// Let the kernel note which memory the program writes to from now on: the next dump, with this image as its

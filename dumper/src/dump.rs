@@ -14,7 +14,7 @@ use crate::sys::tcp::Hold;
 use crate::sys::{share, signals};
 use crate::track::Tracker;
 use crate::{failpoint, farewell, keep, preflight, report};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use ckpt_reader::ImageFile;
 use elf_writer::stub::Stub;
 use elf_writer::{PendingImage, Plan, Stage, WriteError};
@@ -103,6 +103,8 @@ pub struct Outcome {
     /// Bytes that came from the parent without being read, as nobody had written to them; and in how many address
     /// spaces that was known, or not.
     pub unread_bytes: u64,
+    /// With --parent: this image or that one is compressed, so that nothing else was taken from it.
+    pub only_unread: bool,
     pub tracked_since_parent: usize,
     pub not_tracked_since_parent: usize,
     /// With --track: in how many address spaces writes are tracked from now on, and why not in others.
@@ -230,6 +232,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     })?;
     plan.compress = request.compress;
     plan.dedup = request.dedup;
+    plan.track = request.track;
     (plan.parent, plan.shares) = (parent, shares);
     // What is killed has no other copy.
     plan.verify = request.fate == Fate::Kill;
@@ -331,14 +334,11 @@ fn named(mut obstacles: Vec<Obstacle>) -> Refusal {
 /// The image named by --parent: any image will do, as its bytes are compared.
 fn open_parent(path: &Path) -> Result<Arc<ImageFile>> {
     let named = || format!("--parent {}", path.display());
-    let image = ImageFile::open(path).with_context(named)?;
-    if !image.image().with_context(named)?.compression.is_empty() {
-        bail!(
-            "--parent {}: it is compressed, so that nothing can be shared with it; leave --parent out",
-            path.display()
-        );
-    }
-    Ok(Arc::new(image))
+    Ok(Arc::new(ImageFile::open(path).with_context(named)?))
+}
+
+fn is_compressed(image: &ImageFile) -> bool {
+    image.image().is_ok_and(|image| !image.compression.is_empty())
 }
 
 /// Whether the file system can let both share blocks: tried with the place of the header, which is written last.
@@ -481,6 +481,7 @@ fn outcome(request: &Request<'_>, facts: &Facts, plan: &Plan) -> Outcome {
         duplicate_bytes: 0,
         inherited_bytes: None,
         unread_bytes: 0,
+        only_unread: plan.parent.as_ref().is_some_and(|p| plan.compress || is_compressed(p)),
         tracked_since_parent: 0,
         not_tracked_since_parent: 0,
         tracked: 0,

@@ -189,8 +189,15 @@ fn succeeded(cli: &Cli, fate: Fate, parent: Option<&Path>, outcome: &Outcome) {
         let option = if asked { format!(" (--allow {})", loss.kind) } else { String::new() };
         report::error(&format!("PID {} {}; not in the image{option}", loss.pid, loss.text));
     }
-    if let (Some(parent), Some(_), None) = (parent, &outcome.image, outcome.inherited_bytes) {
-        let parent = parent.display();
+    let parent_of_image = parent.filter(|_| outcome.image.is_some()).map(Path::display);
+    if let (Some(parent), true) = (&parent_of_image, outcome.only_unread) {
+        if outcome.unread_bytes == 0 {
+            report::error(&format!(
+                "it, or {parent}, is compressed: nothing is shared with it but what --track knows to be unchanged, \
+                 which is nothing; it was written in full"
+            ));
+        }
+    } else if let (Some(parent), None) = (&parent_of_image, outcome.inherited_bytes) {
         let instead =
             if outcome.unread_bytes > 0 { "what is unchanged was copied" } else { "it was written in full" };
         report::error(&format!("the file system cannot let the image share blocks with {parent}: {instead}"));

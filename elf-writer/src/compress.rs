@@ -63,15 +63,24 @@ impl Blocks {
 
     /// The record of the image; `None` if nothing became smaller.
     pub fn record(&self) -> Option<Compression> {
-        let compressed = || self.blocks.iter().filter(|b| b.stored_len > 0);
-        let sum = |of: fn(&Block) -> u32| compressed().map(|b| u64::from(of(b))).sum();
-        (compressed().count() > 0).then(|| Compression {
-            method: METHOD_LZ4,
-            blocks: compressed().count() as u64,
-            block_bytes: sum(|b| b.len),
-            stored_bytes: sum(|b| b.stored_len),
-            ..Compression::default()
-        })
+        let compressed = self.blocks.iter().filter(|b| b.stored_len > 0);
+        let mut record = no_blocks();
+        add(&mut record, compressed.map(|b| [u64::from(b.len), u64::from(b.stored_len)]));
+        (record.blocks > 0).then_some(record)
+    }
+}
+
+/// A record of no blocks.
+pub fn no_blocks() -> Compression {
+    Compression { method: METHOD_LZ4, ..Compression::default() }
+}
+
+/// Adds blocks, of which the lengths before and after are given.
+pub fn add(record: &mut Compression, blocks: impl Iterator<Item = [u64; 2]>) {
+    for [len, stored] in blocks {
+        record.blocks += 1;
+        record.block_bytes += len;
+        record.stored_bytes += stored;
     }
 }
 

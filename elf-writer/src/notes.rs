@@ -155,7 +155,7 @@ fn max_extents(planned: &Extent, shared: bool) -> u64 {
     // Cut at buffer boundaries; with zeros left out, every other page may be an extent of its own.
     // So may runs of pages that are in the image already, with what is between them.
     let runs = 2 * (pages / crate::dedup::SHORTEST as u64);
-    let cuts = planned.len.div_ceil(crate::stream::CHUNK as u64) + 1 + runs;
+    let cuts = planned.len.div_ceil(crate::stream::TRACKED_EXTENT) + 1 + runs;
     if shared || planned.flags & UNCHANGED != 0 {
         // Every page may be in another place than its neighbours.
         return pages + cuts;

@@ -80,7 +80,10 @@ pub struct Plan {
     pub compress: bool,
     /// Store runs of equal pages once.
     pub dedup: bool,
-    /// An earlier image, with which equal contents are shared where the file system can. Not if compressed.
+    /// Writes are tracked from now on: a later image will take from this one what has not changed.
+    pub track: bool,
+    /// An earlier image, with which equal contents are shared where the file system can; if it is compressed, only
+    /// [`UNCHANGED`] ones.
     pub parent: Option<Arc<ckpt_reader::ImageFile>>,
     /// The file system can let both share blocks.
     pub shares: bool,

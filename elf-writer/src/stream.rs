@@ -9,7 +9,7 @@ use crate::alias::{Owner, Run, Stored};
 use crate::buffers::{AT_ONCE, Buffers, MOST_BUFFERS, Room};
 use crate::compress::{self, Blocks, Order};
 use crate::dedup::{self, Dedup, Place};
-use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Stage, UNCHANGED};
+use crate::plan::{ContentSource, DROP_ZERO, Piece, Plan, Source, Stage, UNCHANGED};
 use crate::{Tables, WriteError};
 use ckpt_format::content::{MAX_BLOCK, MAX_EXTENT};
 use ckpt_format::{Compression, Extent, PAGE_SIZE, checksum, extent_flags};
@@ -24,12 +24,16 @@ use std::sync::{Arc, Mutex};
 
 mod known;
 mod parent;
+mod regions;
 mod unchanged;
 
 /// Size of a buffer, and the longest extent that is written.
 pub const CHUNK: usize = 256 << 10;
 const _: () = assert!(CHUNK as u64 <= MAX_EXTENT && CHUNK.is_multiple_of(PAGE_SIZE as usize));
 const _: () = assert!(CHUNK as u64 == MAX_BLOCK);
+/// The longest extent of memory that is tracked: an image that has this one for a parent reads the whole of an
+/// extent of which something has changed.
+pub const TRACKED_EXTENT: u64 = 16 << 10;
 /// Buffers in use.
 pub const BUFFERS: usize = 6;
 const _: () = assert!(compress::BUFFERS <= MOST_BUFFERS);
@@ -127,9 +131,12 @@ pub fn stream(
     progress: &mut Progress<'_>,
 ) -> Result<Streamed, WriteError> {
     let mut reader = Reader::new(plan, start);
-    if let Some(parent) = plan.parent.as_deref().filter(|_| !plan.compress) {
-        let parent = Parent::new(parent, plan);
-        reader.parent = Some(parent.map_err(|e| WriteError::Parent(e.to_string()))?);
+    let mut start = start;
+    if let Some(parent) = plan.parent.as_deref() {
+        let parent = Parent::new(parent, plan, start).map_err(|e| WriteError::Parent(e.to_string()))?;
+        start = parent.unchanged.regions.end.max(start);
+        reader.offset = start;
+        reader.parent = Some(parent);
     }
     let (full_tx, full_rx) = sync_channel(MOST_BUFFERS);
     let (free_tx, free_rx) = channel();
@@ -443,15 +450,7 @@ impl<'a> Reader<'a> {
         let planned = self.plan.tables.extents[w.extent];
         let mut keep = |start: usize, end: usize| {
             let (start, end) = (range.start + start, range.start + end);
-            let (extent, index) = (w.extent, self.made[w.extent].len());
-            sums.push(Sum { extent, index, of: at + start..at + end });
-            self.made[w.extent].push(Extent {
-                addr: planned.addr + w.skip + start as u64,
-                len: (end - start) as u64,
-                file_offset: self.offset,
-                flags: planned.flags & !(DROP_ZERO | UNCHANGED),
-                ..Default::default()
-            });
+            self.make(w, start..end, at, self.offset, sums);
             if let Some((owner, first)) = self.plan.owner(w.extent) {
                 let (start, len) = (first + w.skip + start as u64, (end - start) as u64);
                 self.stored.add(owner, Run { start, len, file_offset: self.offset });
@@ -478,6 +477,37 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Makes extents of a run of bytes.
+    fn make(
+        &mut self,
+        w: &Wanted,
+        range: Range<usize>,
+        at: usize,
+        file_offset: u64,
+        sums: &mut Vec<Sum<Range<usize>>>,
+    ) {
+        let planned = self.plan.tables.extents[w.extent];
+        let longest = match self.plan.sources.get(w.extent) {
+            Some(Source::Memory { .. }) if self.plan.track => TRACKED_EXTENT,
+            _ => CHUNK as u64,
+        };
+        let addr = |at: usize| planned.addr + w.skip + at as u64;
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + (longest - addr(start) % longest) as usize);
+            let (extent, index) = (w.extent, self.made[w.extent].len());
+            sums.push(Sum { extent, index, of: at + start..at + end });
+            self.made[w.extent].push(Extent {
+                addr: addr(start),
+                len: (end - start) as u64,
+                file_offset: file_offset + (start - range.start) as u64,
+                flags: planned.flags & !(DROP_ZERO | UNCHANGED),
+                ..Default::default()
+            });
+            start = end;
+        }
+    }
+
     /// Refers to bytes that are in the image already.
     fn keep_known(
         &mut self,
@@ -494,15 +524,7 @@ impl<'a> Reader<'a> {
         if let Some((owner @ Owner::Memory(_), first)) = self.plan.owner(w.extent) {
             self.stored.add(owner, Run { start: first + w.skip + range.start as u64, len, file_offset });
         }
-        let (extent, index) = (w.extent, self.made[w.extent].len());
-        sums.push(Sum { extent, index, of: at + range.start..at + range.end });
-        self.made[w.extent].push(Extent {
-            addr: planned.addr + w.skip + range.start as u64,
-            len,
-            file_offset,
-            flags: planned.flags & !(DROP_ZERO | UNCHANGED),
-            ..Default::default()
-        });
+        self.make(w, range, at, file_offset, sums);
     }
 
     fn finish(mut self, blocks: Option<Blocks>) -> Streamed {
@@ -515,12 +537,23 @@ impl<'a> Reader<'a> {
         if let Some(parent) = &self.parent {
             // They are this image's own, wherever the blocks are.
             (0..2).for_each(|i| out.shared[i] -= parent.bytes[i]);
-            out.unread = parent.unchanged.bytes;
-            out.inherited = parent.shares.then(|| parent.bytes.iter().sum::<u64>() + out.unread);
+            let unchanged = &parent.unchanged;
+            out.unread = unchanged.bytes;
+            // Several extents may lead to the same bytes; of compressed blocks, all count.
+            if unchanged.blocks.is_empty() {
+                out.shared[0] += unchanged.bytes - unchanged.regions.taken;
+            }
+            let unread = if unchanged.regions.shared { unchanged.regions.taken } else { 0 };
+            out.inherited = parent.shares.then(|| parent.bytes.iter().sum::<u64>() + unread);
         }
         if let Some(blocks) = blocks {
             (out.end, out.compression) = (blocks.end, blocks.record());
+            // What is the parent's lies before all of these.
             self.made.iter_mut().flatten().for_each(|e| blocks.place(e));
+        }
+        if let Some(parent) = self.parent.as_ref().filter(|p| !p.unchanged.blocks.is_empty()) {
+            let record = out.compression.get_or_insert_with(compress::no_blocks);
+            compress::add(record, parent.unchanged.blocks.values().copied());
         }
         for made in self.made {
             out.first.push(out.extents.len() as u32);

@@ -16,7 +16,12 @@ fn main() -> std::process::ExitCode {
     }
     suite.test("every_kind_of_change::snapshot", |t| series(t, &["--snapshot"]));
     suite.test("every_kind_of_change::dedup", |t| series(t, &["--dedup"]));
-    suite.test("xfs", xfs);
+    suite.test("every_kind_of_change::compress", |t| series(t, &["--compress"]));
+    suite.test("every_kind_of_change::mixed", mixed);
+    suite.test("many_generations", many_generations);
+    suite.test("xfs", |t| xfs(t, |t| series_in(t, &[], "mnt/")));
+    suite.test("xfs::compress", |t| xfs(t, |t| series_in(t, &["--compress"], "mnt/")));
+    suite.test("xfs::many_generations", |t| xfs(t, |t| generations(t, "mnt/")));
     suite.test("keeper_is_killed", keeper_killed);
     suite.test("another_parent", another_parent);
     suite.test("after_execve", after_execve);
@@ -96,6 +101,16 @@ fn series(t: &T, more: &[&str]) -> TestResult {
 }
 
 fn series_in(t: &T, more: &[&str], dir: &str) -> TestResult {
+    series_of(t, |_| more.to_vec(), dir)
+}
+
+/// Compressed or not, whatever the parent is.
+fn mixed(t: &T) -> TestResult {
+    series_of(t, |round| if [2, 3, 5].contains(&round) { vec!["--compress"] } else { vec![] }, "")
+}
+
+/// `more`: options of each round.
+fn series_of<'a>(t: &T, more: impl Fn(u32) -> Vec<&'a str>, dir: &str) -> TestResult {
     let mut victim = start(t, "mem_track")?;
     let mut parent = t.path("first.ckpt");
     if !dir.is_empty() {
@@ -110,7 +125,7 @@ fn series_in(t: &T, more: &[&str], dir: &str) -> TestResult {
         let parent_arg = parent.to_str().context("path")?.to_owned();
         let mut args = vec!["--parent", &parent_arg];
         args.extend(if round < 5 { &["--track"][..] } else { &["--kill"] });
-        args.extend(more);
+        args.extend(more(round));
         let (json, _) = dump(t, victim.pid(), &image, &args)?;
         ensure!(number(&json, "unread_bytes")? > MOST, "round {round}: {json}");
         // The child is new in the second one.
@@ -170,7 +185,33 @@ fn differences(t: &T, image: &std::path::Path) -> Result<Vec<String>, Error> {
     Ok(text.lines().filter(of_an_area).map(str::to_owned).collect())
 }
 
-fn xfs(t: &T) -> TestResult {
+fn many_generations(t: &T) -> TestResult {
+    generations(t, "")
+}
+
+/// What is left over of earlier images does not add up.
+fn generations(t: &T, dir: &str) -> TestResult {
+    let mut victim = start(t, "mem_track")?;
+    let name = |n: u32| format!("{dir}round{n}.ckpt");
+    let mut whole = dump(t, victim.pid(), &name(0), &["--track"])?.0;
+    for round in 1..=20 {
+        change(t, round, round > 2)?;
+        let parent = t.path(name(round - 1));
+        let last = parent.to_str().context("path")?.to_owned();
+        let how = if round < 20 { "--track" } else { "--kill" };
+        whole = dump(t, victim.pid(), &name(round), &["--parent", &last, how])?.0;
+        std::fs::remove_file(parent)?;
+        let (image, own) = (number(&whole, "image_bytes")?, number(&whole, "stored_bytes")?);
+        let embedded = number(&whole, "embedded_bytes")?;
+        let most = (own + embedded) * 5 / 4 + (4 << 20);
+        ensure!(image <= most, "round {round}: {image} bytes of at most {most}: {whole}");
+    }
+    ensure!(number(&whole, "unread_bytes")? > MOST, "{whole}");
+    victim.wait_exit()?;
+    t.expect_good(&name(20))
+}
+
+fn xfs(t: &T, body: impl FnOnce(&T) -> TestResult) -> TestResult {
     need_root()?;
     if !have("mkfs.xfs") && !std::path::Path::new("/usr/sbin/mkfs.xfs").exists() {
         skip!("no mkfs.xfs");
@@ -184,7 +225,7 @@ fn xfs(t: &T) -> TestResult {
     if !made.success() || !mounted.success() {
         skip!("cannot mount a file");
     }
-    let result = series_in(t, &[], "mnt/");
+    let result = body(t);
     Command::new("umount").arg("-l").arg(&dir).status()?;
     result
 }

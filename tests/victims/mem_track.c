@@ -6,7 +6,7 @@
 
 #define PAGES 4096ul
 #define AREAS 4
-#define ROUNDS 9
+#define ROUNDS 24
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25

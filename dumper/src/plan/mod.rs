@@ -288,6 +288,7 @@ impl Builder {
             shares: false,
             urgent: Vec::new(),
             compress: false,
+            track: false,
             dedup: false,
             parent: None,
         })

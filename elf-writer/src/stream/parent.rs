@@ -1,6 +1,7 @@
 //! An earlier image: what is still equal to it is not written again, but shared with it by the file system.
 
 use super::known;
+use super::regions::Region;
 use super::unchanged::Unchanged;
 use super::{Progress, unchanged};
 use crate::WriteError;
@@ -15,18 +16,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// A range of the parent's file that is shared.
-#[derive(Clone, Copy, Debug)]
-struct Shared {
-    from: u64,
-    to: u64,
-    len: u64,
-}
-
 /// The earlier image.
 #[derive(Debug)]
 pub struct Parent<'a> {
     image: &'a ImageFile,
+    pub extents: &'a [Extent],
     /// The file system can let both share blocks.
     pub shares: bool,
     /// What need not even be read.
@@ -35,15 +29,16 @@ pub struct Parent<'a> {
     stored: Stored,
     /// By planned extent: its address space.
     spaces: Vec<u32>,
-    /// In the order in which they are in the new file.
-    shared: Vec<Shared>,
+    /// What is found equal, in the order in which it is in the new file.
+    shared: Vec<Region>,
     buffer: Vec<u8>,
     /// What of it counts as the program's own, and as embedded.
     pub bytes: [u64; 2],
 }
 
 impl<'a> Parent<'a> {
-    pub fn new(image: &'a ImageFile, plan: &Plan) -> Result<Self, FormatError> {
+    /// `start`: where contents begin in the new file.
+    pub fn new(image: &'a ImageFile, plan: &Plan, start: u64) -> Result<Self, FormatError> {
         let tables = &plan.tables;
         let shares = plan.shares;
         let mut spaces = vec![NONE; tables.extents.len()];
@@ -55,11 +50,21 @@ impl<'a> Parent<'a> {
             }
         }
         let old = image.image()?;
-        let unchanged = Unchanged::new(&old, plan, &spaces)?;
-        // What cannot be shared is written as fast as it is compared.
-        let stored = if shares { earlier(&old, tables)? } else { Stored::default() };
+        let unchanged = Unchanged::new(&old, plan, &spaces, start)?;
+        // What cannot be shared is written as fast as it is compared; compressed blocks are at no page boundary.
+        let stored = if shares && !plan.compress { earlier(&old, tables)? } else { Stored::default() };
         let (shared, buffer) = (Vec::new(), Vec::new());
-        Ok(Self { image, shares, unchanged, stored, spaces, shared, buffer, bytes: [0; 2] })
+        Ok(Self {
+            image,
+            extents: old.extents,
+            shares,
+            unchanged,
+            stored,
+            spaces,
+            shared,
+            buffer,
+            bytes: [0; 2],
+        })
     }
 
     /// Runs of pages at `addr`, of planned extent `extent`, that are the same in the parent, byte by byte: relative
@@ -86,7 +91,7 @@ impl<'a> Parent<'a> {
     pub fn take(&mut self, from: u64, to: u64, len: u64) {
         match self.shared.last_mut() {
             Some(last) if last.from + last.len == from && last.to + last.len == to => last.len += len,
-            _ => self.shared.push(Shared { from, to, len }),
+            _ => self.shared.push(Region { from, to, len }),
         }
     }
 
@@ -102,23 +107,24 @@ impl<'a> Parent<'a> {
     ) -> Result<(), WriteError> {
         let failed = |source| WriteError::Output { what: "cannot write", path: path.into(), source };
         let done = plan.tables.extents.iter().map(|e| e.len).sum();
-        for s in &self.shared {
+        let regions = &self.unchanged.regions;
+        let found = self.shared.iter().map(|r| (r, self.shares));
+        for (r, shared) in regions.all.iter().map(|r| (r, regions.shared)).chain(found) {
             if progress(done).is_break() {
                 return Err(WriteError::Interrupted);
             }
-            let shared = if self.shares {
-                source.share(self.image.file(), s.from, file, s.to, s.len)
-            } else {
-                Err(io::ErrorKind::Unsupported.into())
+            let shared = match shared {
+                true => source.share(self.image.file(), r.from, file, r.to, r.len),
+                false => Err(io::ErrorKind::Unsupported.into()),
             };
-            shared.or_else(|_| copy(self.image.file(), s, file)).map_err(failed)?;
+            shared.or_else(|_| copy(self.image.file(), r, file)).map_err(failed)?;
         }
         self.unchanged.sums(self.image, plan.verify, made)
     }
 }
 
 /// Where blocks cannot be shared, or sharing has failed although it was possible for the first page.
-fn copy(from: &File, s: &Shared, to: &File) -> io::Result<()> {
+fn copy(from: &File, s: &Region, to: &File) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     while done < s.len {

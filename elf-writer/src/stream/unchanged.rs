@@ -3,23 +3,27 @@
 //! The checksums of the parent's extents come along. Where only a part of one is still the same, that part's own
 //! checksum is computed from the parent's bytes when everything has its place: the processes may run by then.
 
+use super::regions::Regions;
 use super::{Reader, Wanted};
 use crate::WriteError;
-use crate::alias::{Owner, Run, Stored};
+use crate::alias::Run;
 use crate::plan::{DROP_ZERO, Plan, UNCHANGED};
-use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE, checksum};
+use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE, checksum, extent_flags};
 use ckpt_reader::{ImageFile, Scratch};
+use std::collections::HashMap;
 
-/// Shorter parts of an extent are read instead: taking one costs a read of the whole extent, and a block that is
-/// shared for itself.
-const SHORTEST: u64 = 4 * PAGE_SIZE;
+/// Parts of an extent that are shorter than this fraction of it are read instead: the checksum of one costs a
+/// read of the whole extent.
+const SHORTEST: u64 = 16;
+/// Blocks of which less than this fraction is taken are left behind.
+const LEAST_OF_BLOCK: u64 = 2;
 
 /// A run of pages that is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
     pub addr: u64,
     pub len: u64,
-    /// Where it is in the parent's file.
+    /// Where it, or the compressed block that holds it, is in the parent's file.
     from: u64,
     /// Of which of the parent's extents it is a part, and where in it.
     of: u32,
@@ -44,27 +48,32 @@ struct Part {
 pub struct Unchanged {
     /// By planned extent, ascending.
     taken: Vec<Vec<Taken>>,
-    /// Where bytes of the parent's file are in this one: several extents of it may lead to the same.
-    placed: Stored,
+    /// Where bytes of the parent's file are in this one.
+    pub regions: Regions,
     parts: Vec<Part>,
-    /// How much has been taken.
+    /// Compressed blocks, by offset in the parent's file: their lengths before and after.
+    pub blocks: HashMap<u64, [u64; 2]>,
+    /// How much has been taken; several extents may lead to the same.
     pub bytes: u64,
 }
 
-/// What bytes of the parent's file are to [`Unchanged::placed`].
-const FILE: Owner = Owner::File(0);
-
 /// Whole pages, in the image, and as they are.
 pub fn is_whole(image: &Image<'_>, e: &Extent) -> bool {
-    let whole = [e.addr, e.len, e.file_offset].iter().all(|n| n.is_multiple_of(PAGE_SIZE));
-    let end = e.file_offset.checked_add(e.len);
+    e.file_offset.is_multiple_of(PAGE_SIZE) && !e.is_compressed() && can_be_taken(image, e)
+}
+
+/// Whole pages, in the image; they may be a part of a compressed block.
+fn can_be_taken(image: &Image<'_>, e: &Extent) -> bool {
+    let whole = [e.addr, e.len].iter().all(|n| n.is_multiple_of(PAGE_SIZE));
+    let end = e.file_offset.checked_add(e.stored());
     let sane = end.is_some_and(|end| end <= image.header.image_size) && e.addr.checked_add(e.len).is_some();
-    whole && sane && e.len > 0 && !e.is_compressed()
+    let place = if e.is_compressed() { e.block().is_some() } else { e.file_offset.is_multiple_of(PAGE_SIZE) };
+    whole && sane && e.len > 0 && place
 }
 
 impl Unchanged {
-    /// `spaces`: the address space of each planned extent.
-    pub fn new(parent: &Image<'_>, plan: &Plan, spaces: &[u32]) -> Result<Self, FormatError> {
+    /// `spaces`: the address space of each planned extent; `start`: where contents begin in the new file.
+    pub fn new(parent: &Image<'_>, plan: &Plan, spaces: &[u32], start: u64) -> Result<Self, FormatError> {
         let mut out = Self::default();
         let mut last: Option<(u32, Vec<u32>)> = None;
         for (planned, &space) in plan.tables.extents.iter().zip(spaces) {
@@ -85,11 +94,11 @@ impl Unchanged {
                 let e = at(&i);
                 let (from, to) = (e.addr.max(planned.addr), (e.addr + e.len).min(end));
                 let whole = to - from == e.len;
-                if whole || to - from >= SHORTEST {
+                if whole || (to - from) * SHORTEST >= e.len {
                     let taken = Taken {
                         addr: from,
                         len: to - from,
-                        from: e.file_offset + (from - e.addr),
+                        from: if e.is_compressed() { e.file_offset } else { e.file_offset + (from - e.addr) },
                         of: i,
                         skip: from - e.addr,
                         checksum: whole.then_some(e.checksum),
@@ -98,7 +107,42 @@ impl Unchanged {
                 }
             }
         }
+        out.leave_sparse_blocks(parent);
+        out.place(parent, plan, start);
         Ok(out)
+    }
+
+    /// What is left of compressed blocks that are hardly used any more is read instead.
+    fn leave_sparse_blocks(&mut self, parent: &Image<'_>) {
+        let mut used: HashMap<u64, u64> = HashMap::new();
+        let of = |t: &Taken| &parent.extents[t.of as usize];
+        for t in self.taken.iter().flatten().filter(|t| of(t).is_compressed()) {
+            *used.entry(t.from).or_default() += t.len;
+        }
+        if used.is_empty() {
+            return;
+        }
+        let is_used = |t: &Taken| {
+            let e = of(t);
+            let len = used.get(&t.from).copied().unwrap_or(0);
+            !e.is_compressed() || len * LEAST_OF_BLOCK >= u64::from(e.block_len)
+        };
+        self.taken.iter_mut().for_each(|all| all.retain(is_used));
+    }
+
+    /// Gives everything its place in the new file.
+    fn place(&mut self, parent: &Image<'_>, plan: &Plan, start: u64) {
+        let mut ranges = Vec::new();
+        for t in self.taken.iter().flatten() {
+            let e = &parent.extents[t.of as usize];
+            if e.is_compressed() {
+                self.blocks.insert(t.from, [u64::from(e.block_len), u64::from(e.stored_len)]);
+            } else {
+                ranges.push((t.from, t.len));
+            }
+        }
+        ranges.extend(self.blocks.iter().map(|(from, [_, stored])| (*from, *stored)));
+        self.regions = Regions::new(ranges, start, plan.shares, PAGE_SIZE);
     }
 
     /// The first run of a planned extent that does not end before this address.
@@ -144,7 +188,7 @@ fn of_space(image: &Image<'_>, mm: u32) -> Result<Vec<u32>, FormatError> {
     for vma in Image::slice(image.vmas, mm.vmas, "VMAs")? {
         // Also checks the range.
         let extents = Image::slice(image.extents, vma.dirty, "extents")?;
-        let whole = |(e, _): &(&Extent, u32)| is_whole(image, e);
+        let whole = |(e, _): &(&Extent, u32)| can_be_taken(image, e);
         all.extend(extents.iter().zip(vma.dirty.first..).filter(whole).map(|(_, i)| i));
     }
     all.sort_unstable_by_key(|i| image.extents[*i as usize].addr);
@@ -160,36 +204,29 @@ impl Reader<'_> {
     /// Gives a run of the parent's its place.
     pub(super) fn keep_unread(&mut self, w: &Wanted, taken: &Taken) {
         let Some(parent) = &mut self.parent else { return };
+        let Some(file_offset) = parent.unchanged.regions.place(taken.from) else { return };
         let planned = self.plan.tables.extents[w.extent];
-        self.offset = self.offset.next_multiple_of(PAGE_SIZE);
-        let known = match parent.unchanged.placed.within(FILE, taken.from, taken.len)[..] {
-            [run] if run.len == taken.len => Some(run.file_offset),
-            _ => None,
-        };
-        let file_offset = known.unwrap_or(self.offset);
-        if known.is_some() {
-            self.shared[0] += taken.len;
-        } else {
-            parent.take(taken.from, self.offset, taken.len);
-            let run = Run { start: taken.from, len: taken.len, file_offset };
-            parent.unchanged.placed.add(FILE, run);
-            parent.unchanged.bytes += taken.len;
-            self.offset += taken.len;
-        }
         let (extent, index) = (w.extent, self.made[w.extent].len());
         let (of, skip, checked) = (taken.of, taken.skip, taken.checksum.is_some());
         parent.unchanged.parts.push(Part { of, skip, extent, index, checked });
-        self.made[w.extent].push(Extent {
+        parent.unchanged.bytes += taken.len;
+        let mut made = Extent {
             addr: taken.addr,
             len: taken.len,
             file_offset,
             checksum: taken.checksum.unwrap_or(0),
             flags: planned.flags & !(DROP_ZERO | UNCHANGED),
             ..Default::default()
-        });
-        if let Some((owner, first)) = self.plan.owner(w.extent) {
+        };
+        let old = &parent.extents[of as usize];
+        if old.is_compressed() {
+            made.flags |= extent_flags::COMPRESSED;
+            (made.stored_len, made.block_len, made.skip) =
+                (old.stored_len, old.block_len, old.skip + skip as u32);
+        } else if let Some((owner, first)) = self.plan.owner(w.extent) {
             let run = Run { start: first + w.skip, len: taken.len, file_offset };
             self.stored.add(owner, run);
         }
+        self.made[w.extent].push(made);
     }
 }
