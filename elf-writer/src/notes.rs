@@ -68,7 +68,10 @@ impl Metadata {
             tables(t).into_iter().chain(more).filter(|(_, bytes, _)| !bytes.is_empty()).collect();
         let header_len = size_of::<Header>() + present.len() * size_of::<DirEntry>();
 
-        let mut bytes = vec![0u8; Meta::FIRST_NOTE];
+        let len: usize = present.iter().map(|(_, bytes, _)| bytes.len() + 64).sum();
+        let mut bytes =
+            Vec::with_capacity(len + header_len + standard.iter().map(|n| n.desc.len() + 64).sum::<usize>());
+        bytes.resize(Meta::FIRST_NOTE, 0);
         own_note(&mut bytes, NoteType::Header, &vec![0; header_len]);
         let mut dir = Vec::new();
         for (note, desc, record) in present {

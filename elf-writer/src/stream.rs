@@ -33,7 +33,7 @@ const _: () = assert!(CHUNK as u64 <= MAX_EXTENT && CHUNK.is_multiple_of(PAGE_SI
 const _: () = assert!(CHUNK as u64 == MAX_BLOCK);
 /// The longest extent of memory that is tracked: an image that has this one for a parent reads the whole of an
 /// extent of which something has changed.
-pub const TRACKED_EXTENT: u64 = 16 << 10;
+pub const TRACKED_EXTENT: u64 = 32 << 10;
 /// Buffers in use.
 pub const BUFFERS: usize = 6;
 const _: () = assert!(compress::BUFFERS <= MOST_BUFFERS);
@@ -353,9 +353,9 @@ impl<'a> Reader<'a> {
             let extent = &self.plan.tables.extents[order[*next]];
             let unread = self.parent.as_ref().and_then(|p| p.unchanged.at(order[*next], extent.addr + *skip));
             if let Some(taken) = unread.filter(|t| t.addr == extent.addr + *skip) {
-                let (skipped, len) = (*skip, taken.len as usize);
+                let (skipped, len) = (*skip, taken.len() as usize);
                 wanted.push(Wanted { extent: order[*next], skip: skipped, len, unread });
-                *skip += taken.len;
+                *skip += taken.len();
                 if *skip == extent.len {
                     (*next, *skip) = (*next + 1, 0);
                 }
@@ -555,6 +555,7 @@ impl<'a> Reader<'a> {
             let record = out.compression.get_or_insert_with(compress::no_blocks);
             compress::add(record, parent.unchanged.blocks.values().copied());
         }
+        out.extents.reserve_exact(self.made.iter().map(Vec::len).sum());
         for made in self.made {
             out.first.push(out.extents.len() as u32);
             out.extents.extend(made);

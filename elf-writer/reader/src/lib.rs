@@ -6,6 +6,7 @@ pub mod older;
 
 use ckpt_format::content::{MAX_EXTENT, decompress};
 use ckpt_format::{Extent, FormatError, Image, Meta, checksum, is_image};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use object::LittleEndian as Le;
 use object::elf::{FileHeader64, PT_NOTE, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -156,6 +157,13 @@ impl ImageFile {
     /// As [`Scratch::contents`].
     pub fn contents<'b>(&self, e: &Extent, scratch: &'b mut Scratch) -> Result<&'b [u8], ReadError> {
         scratch.contents(&self.file, self.size, e)
+    }
+
+    /// Asks the kernel to read the bytes of an extent soon, without waiting for that.
+    pub fn will_need(&self, e: &Extent) {
+        let (offset, len) = (e.file_offset as i64, e.stored() as i64);
+        // Only an advice.
+        let _ = posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
 
     /// Checks every checksum of the contents, and goes on after damage.

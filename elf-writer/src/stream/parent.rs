@@ -8,7 +8,7 @@ use crate::WriteError;
 use crate::alias::{Owner, Run, Stored};
 use crate::dedup::SHORTEST;
 use crate::plan::{ContentSource, Plan, Tables};
-use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE};
+use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE, extent_flags};
 use ckpt_reader::ImageFile;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -67,6 +67,13 @@ impl<'a> Parent<'a> {
         })
     }
 
+    /// Whether what is read of a planned extent may be equal to something in the parent. What was written to since
+    /// is not worth a look.
+    pub fn may_have(&self, plan: &Plan, extent: usize) -> bool {
+        let embedded = plan.tables.extents[extent].flags & extent_flags::EMBEDDED_FILE != 0;
+        embedded || self.spaces.get(extent).is_none_or(|space| !plan.earlier.contains_key(space))
+    }
+
     /// Runs of pages at `addr`, of planned extent `extent`, that are the same in the parent, byte by byte: relative
     /// to `addr`, and where they are in the parent's file.
     pub fn equal(&mut self, extent: usize, addr: u64, bytes: &[u8]) -> io::Result<Vec<Run>> {
@@ -117,20 +124,20 @@ impl<'a> Parent<'a> {
                 true => source.share(self.image.file(), r.from, file, r.to, r.len),
                 false => Err(io::ErrorKind::Unsupported.into()),
             };
-            shared.or_else(|_| copy(self.image.file(), r, file)).map_err(failed)?;
+            shared.or_else(|_| copy(self.image.file(), r, file, &mut self.buffer)).map_err(failed)?;
         }
-        self.unchanged.sums(self.image, plan.verify, made)
+        self.unchanged.sums(self.image, made)
     }
 }
 
 /// Where blocks cannot be shared, or sharing has failed although it was possible for the first page.
-fn copy(from: &File, s: &Region, to: &File) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
+fn copy(from: &File, r: &Region, to: &File, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.resize(1 << 20, 0);
     let mut done = 0;
-    while done < s.len {
-        let part = (s.len - done).min(buffer.len() as u64) as usize;
-        from.read_exact_at(&mut buffer[..part], s.from + done)?;
-        to.write_all_at(&buffer[..part], s.to + done)?;
+    while done < r.len {
+        let part = (r.len - done).min(buffer.len() as u64) as usize;
+        from.read_exact_at(&mut buffer[..part], r.from + done)?;
+        to.write_all_at(&buffer[..part], r.to + done)?;
         done += part as u64;
     }
     Ok(())

@@ -4,10 +4,11 @@
 //! checksum is computed from the parent's bytes when everything has its place: the processes may run by then.
 
 use super::regions::Regions;
-use super::{Reader, Wanted};
+use super::{CHUNK, Reader, TRACKED_EXTENT, Wanted};
 use crate::WriteError;
 use crate::alias::Run;
 use crate::plan::{DROP_ZERO, Plan, UNCHANGED};
+use ckpt_format::content::MAX_EXTENT;
 use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE, checksum, extent_flags};
 use ckpt_reader::{ImageFile, Scratch};
 use std::collections::HashMap;
@@ -15,6 +16,8 @@ use std::collections::HashMap;
 /// Parts of an extent that are shorter than this fraction of it are read instead: the checksum of one costs a
 /// read of the whole extent.
 const SHORTEST: u64 = 16;
+/// So many of the parent's extents are asked for before they are read.
+const AHEAD: usize = 256;
 /// Blocks of which less than this fraction is taken are left behind.
 const LEAST_OF_BLOCK: u64 = 2;
 
@@ -22,25 +25,35 @@ const LEAST_OF_BLOCK: u64 = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
     pub addr: u64,
-    pub len: u64,
-    /// Where it, or the compressed block that holds it, is in the parent's file.
-    from: u64,
-    /// Of which of the parent's extents it is a part, and where in it.
+    /// [`ckpt_format::content::MAX_EXTENT`] at most.
+    len: u32,
+    /// Of which of the parent's extents it is a part.
     of: u32,
-    skip: u64,
-    /// Its checksum, if it is the whole of that.
-    checksum: Option<u64>,
+    /// Where it, or the compressed block that holds it, is in the new file.
+    to: u64,
 }
 
-/// Bytes of the parent's extent `of` that are those of `made[extent][index]`.
+impl Taken {
+    pub fn len(&self) -> u64 {
+        self.len.into()
+    }
+
+    pub fn end(&self) -> u64 {
+        self.addr + self.len()
+    }
+
+    /// Where it, or the compressed block that holds it, is in the parent's file.
+    fn from(&self, e: &Extent) -> u64 {
+        if e.is_compressed() { e.file_offset } else { e.file_offset + (self.addr - e.addr) }
+    }
+}
+
+/// Bytes of the parent's extent `of` that are some of `made[extent][index]`.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     of: u32,
-    skip: u64,
-    extent: usize,
-    index: usize,
-    /// Known already.
-    checked: bool,
+    extent: u32,
+    index: u32,
 }
 
 /// Everything that is taken.
@@ -51,6 +64,8 @@ pub struct Unchanged {
     /// Where bytes of the parent's file are in this one.
     pub regions: Regions,
     parts: Vec<Part>,
+    /// What was taken last, and whether it is the whole of an extent that is in no part.
+    last: Option<(Part, bool)>,
     /// Compressed blocks, by offset in the parent's file: their lengths before and after.
     pub blocks: HashMap<u64, [u64; 2]>,
     /// How much has been taken; several extents may lead to the same.
@@ -68,7 +83,7 @@ fn can_be_taken(image: &Image<'_>, e: &Extent) -> bool {
     let end = e.file_offset.checked_add(e.stored());
     let sane = end.is_some_and(|end| end <= image.header.image_size) && e.addr.checked_add(e.len).is_some();
     let place = if e.is_compressed() { e.block().is_some() } else { e.file_offset.is_multiple_of(PAGE_SIZE) };
-    whole && sane && e.len > 0 && place
+    whole && sane && (1..=MAX_EXTENT).contains(&e.len) && place
 }
 
 impl Unchanged {
@@ -95,14 +110,7 @@ impl Unchanged {
                 let (from, to) = (e.addr.max(planned.addr), (e.addr + e.len).min(end));
                 let whole = to - from == e.len;
                 if whole || (to - from) * SHORTEST >= e.len {
-                    let taken = Taken {
-                        addr: from,
-                        len: to - from,
-                        from: if e.is_compressed() { e.file_offset } else { e.file_offset + (from - e.addr) },
-                        of: i,
-                        skip: from - e.addr,
-                        checksum: whole.then_some(e.checksum),
-                    };
+                    let taken = Taken { addr: from, len: (to - from) as u32, of: i, to: 0 };
                     out.taken.last_mut().into_iter().for_each(|t| t.push(taken));
                 }
             }
@@ -117,14 +125,14 @@ impl Unchanged {
         let mut used: HashMap<u64, u64> = HashMap::new();
         let of = |t: &Taken| &parent.extents[t.of as usize];
         for t in self.taken.iter().flatten().filter(|t| of(t).is_compressed()) {
-            *used.entry(t.from).or_default() += t.len;
+            *used.entry(of(t).file_offset).or_default() += t.len();
         }
         if used.is_empty() {
             return;
         }
         let is_used = |t: &Taken| {
             let e = of(t);
-            let len = used.get(&t.from).copied().unwrap_or(0);
+            let len = used.get(&e.file_offset).copied().unwrap_or(0);
             !e.is_compressed() || len * LEAST_OF_BLOCK >= u64::from(e.block_len)
         };
         self.taken.iter_mut().for_each(|all| all.retain(is_used));
@@ -136,46 +144,60 @@ impl Unchanged {
         for t in self.taken.iter().flatten() {
             let e = &parent.extents[t.of as usize];
             if e.is_compressed() {
-                self.blocks.insert(t.from, [u64::from(e.block_len), u64::from(e.stored_len)]);
+                self.blocks.insert(e.file_offset, [u64::from(e.block_len), u64::from(e.stored_len)]);
             } else {
-                ranges.push((t.from, t.len));
+                ranges.push((t.from(e), t.len()));
             }
         }
         ranges.extend(self.blocks.iter().map(|(from, [_, stored])| (*from, *stored)));
-        self.regions = Regions::new(ranges, start, plan.shares, PAGE_SIZE);
+        let shared = if plan.shares { Regions::to_share(ranges, start) } else { None };
+        self.regions = shared.unwrap_or_else(|| Regions::to_copy(start));
+        for t in self.taken.iter_mut().flatten() {
+            let e = &parent.extents[t.of as usize];
+            let (len, align) = if e.is_compressed() { (e.stored(), 1) } else { (t.len(), PAGE_SIZE) };
+            let from = t.from(e);
+            t.to = match self.regions.shared {
+                true => self.regions.place(from).unwrap_or(0),
+                false => self.regions.copy(from, len, align),
+            };
+        }
+        self.regions.end = self.regions.end.next_multiple_of(PAGE_SIZE);
     }
 
     /// The first run of a planned extent that does not end before this address.
     pub fn at(&self, extent: usize, addr: u64) -> Option<Taken> {
         let all = self.taken.get(extent)?;
-        all.get(all.partition_point(|t| t.addr + t.len <= addr)).copied()
+        all.get(all.partition_point(|t| t.end() <= addr)).copied()
     }
 
     /// How much of a planned extent is taken.
     pub fn len_of(&self, extent: usize) -> u64 {
-        self.taken.get(extent).map_or(0, |all| all.iter().map(|t| t.len).sum())
+        self.taken.get(extent).map_or(0, |all| all.iter().map(Taken::len).sum())
     }
 
-    /// Computes the checksums that are not known, from bytes that match their own; with `verify` all bytes that
-    /// were taken must.
-    pub fn sums(
-        &mut self,
-        parent: &ImageFile,
-        verify: bool,
-        made: &mut [Vec<Extent>],
-    ) -> Result<(), WriteError> {
+    /// Computes the checksums that are not known, from bytes that match their own.
+    pub fn sums(&self, parent: &ImageFile, made: &mut [Vec<Extent>]) -> Result<(), WriteError> {
         let damaged = |e: &dyn std::fmt::Display| WriteError::Parent(e.to_string());
         let image = parent.image().map_err(|e| damaged(&e))?;
-        let mut scratch = Scratch::default();
-        self.parts.retain(|p| verify || !p.checked);
-        self.parts.sort_unstable_by_key(|p| (p.of, p.extent, p.index));
-        for parts in self.parts.chunk_by(|a, b| a.of == b.of) {
-            let e = &image.extents[parts[0].of as usize];
-            let bytes = parent.contents(e, &mut scratch).map_err(|e| damaged(&e))?;
-            for p in parts {
-                let extent = &mut made[p.extent][p.index];
-                extent.checksum = checksum(&bytes[p.skip as usize..(p.skip + extent.len) as usize]);
+        let (mut scratch, mut buffer) = (Scratch::default(), Vec::new());
+        let mut asked = 0usize;
+        for parts in self.parts.chunk_by(|a, b| (a.extent, a.index) == (b.extent, b.index)) {
+            buffer.clear();
+            let extent = &mut made[parts[0].extent as usize][parts[0].index as usize];
+            for part in parts {
+                if asked.is_multiple_of(AHEAD) {
+                    let soon =
+                        self.parts[asked..].iter().take(2 * AHEAD).skip(if asked == 0 { 0 } else { AHEAD });
+                    soon.for_each(|p| parent.will_need(&image.extents[p.of as usize]));
+                }
+                asked += 1;
+                let e = &image.extents[part.of as usize];
+                let bytes = parent.contents(e, &mut scratch).map_err(|e| damaged(&e))?;
+                let (from, to) = (e.addr.max(extent.addr), (e.addr + e.len).min(extent.addr + extent.len));
+                buffer.extend_from_slice(&bytes[(from - e.addr) as usize..(to - e.addr) as usize]);
             }
+            debug_assert_eq!(buffer.len() as u64, extent.len);
+            extent.checksum = checksum(&buffer);
         }
         Ok(())
     }
@@ -201,32 +223,61 @@ fn of_space(image: &Image<'_>, mm: u32) -> Result<Vec<u32>, FormatError> {
 }
 
 impl Reader<'_> {
-    /// Gives a run of the parent's its place.
+    /// Puts a run of the parent's into the image.
     pub(super) fn keep_unread(&mut self, w: &Wanted, taken: &Taken) {
         let Some(parent) = &mut self.parent else { return };
-        let Some(file_offset) = parent.unchanged.regions.place(taken.from) else { return };
-        let planned = self.plan.tables.extents[w.extent];
-        let (extent, index) = (w.extent, self.made[w.extent].len());
-        let (of, skip, checked) = (taken.of, taken.skip, taken.checksum.is_some());
-        parent.unchanged.parts.push(Part { of, skip, extent, index, checked });
-        parent.unchanged.bytes += taken.len;
-        let mut made = Extent {
+        let (old, unchanged) = (&parent.extents[taken.of as usize], &mut parent.unchanged);
+        let made = &mut self.made[w.extent];
+        unchanged.bytes += taken.len();
+        if !old.is_compressed()
+            && let Some((owner, first)) = self.plan.owner(w.extent)
+        {
+            self.stored.add(owner, Run { start: first + w.skip, len: taken.len(), file_offset: taken.to });
+        }
+        let part = |index| Part { of: taken.of, extent: w.extent as u32, index };
+        if let Some((last, whole)) = unchanged.last
+            && let Some(index) = made.len().checked_sub(1)
+            && (last.extent, last.index) == (w.extent as u32, index as u32)
+            && joins(&made[index], taken, old)
+        {
+            // What earlier changes divided is one again.
+            unchanged.parts.extend(whole.then_some(last));
+            unchanged.parts.push(part(last.index));
+            unchanged.last = Some((last, false));
+            made[index].len += taken.len();
+            return;
+        }
+        let whole = taken.len() == old.len && !self.plan.verify;
+        let part = part(made.len() as u32);
+        unchanged.parts.extend((!whole).then_some(part));
+        unchanged.last = Some((part, whole));
+        let mut extent = Extent {
             addr: taken.addr,
-            len: taken.len,
-            file_offset,
-            checksum: taken.checksum.unwrap_or(0),
-            flags: planned.flags & !(DROP_ZERO | UNCHANGED),
+            len: taken.len(),
+            file_offset: taken.to,
+            checksum: old.checksum,
+            flags: self.plan.tables.extents[w.extent].flags & !(DROP_ZERO | UNCHANGED),
             ..Default::default()
         };
-        let old = &parent.extents[of as usize];
         if old.is_compressed() {
-            made.flags |= extent_flags::COMPRESSED;
-            (made.stored_len, made.block_len, made.skip) =
-                (old.stored_len, old.block_len, old.skip + skip as u32);
-        } else if let Some((owner, first)) = self.plan.owner(w.extent) {
-            let run = Run { start: first + w.skip, len: taken.len, file_offset };
-            self.stored.add(owner, run);
+            extent.flags |= extent_flags::COMPRESSED;
+            (extent.stored_len, extent.block_len) = (old.stored_len, old.block_len);
+            extent.skip = old.skip + (taken.addr - old.addr) as u32;
         }
-        self.made[w.extent].push(made);
+        made.push(extent);
     }
+}
+
+/// Whether what is taken, of the parent's extent `old`, can be a part of the extent before it.
+fn joins(before: &Extent, taken: &Taken, old: &Extent) -> bool {
+    let place = match (before.is_compressed(), old.is_compressed()) {
+        (false, false) => before.file_offset + before.len == taken.to,
+        (true, true) => {
+            let skip = u64::from(old.skip) + (taken.addr - old.addr);
+            before.file_offset == taken.to && u64::from(before.skip) + before.len == skip
+        }
+        _ => false,
+    };
+    let fits = before.len + taken.len() <= CHUNK as u64;
+    fits && place && before.addr + before.len == taken.addr && !taken.addr.is_multiple_of(TRACKED_EXTENT)
 }
