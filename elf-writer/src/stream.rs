@@ -453,7 +453,7 @@ impl<'a> Reader<'a> {
             self.make(w, start..end, at, self.offset, sums);
             if let Some((owner, first)) = self.plan.owner(w.extent) {
                 let (start, len) = (first + w.skip + start as u64, (end - start) as u64);
-                self.stored.add(owner, Run { start, len, file_offset: self.offset });
+                self.note_stored(owner, Run { start, len, file_offset: self.offset });
             }
             if let Some(dedup) = &mut self.dedup {
                 let (skip, len) = (w.skip + start as u64, (end - start) as u64);
@@ -474,6 +474,13 @@ impl<'a> Reader<'a> {
             keep(0, range.len());
         } else {
             nonzero_runs(&bytes[range.clone()], &mut keep);
+        }
+    }
+
+    /// Remembers what may be wanted again: memory, by other processes only.
+    fn note_stored(&mut self, owner: Owner, run: Run) {
+        if !matches!(owner, Owner::Memory(_)) || !self.plan.ancestors.is_empty() {
+            self.stored.add(owner, run);
         }
     }
 
@@ -522,7 +529,7 @@ impl<'a> Reader<'a> {
         self.shared[usize::from(planned.flags & extent_flags::EMBEDDED_FILE != 0)] += len;
         // For the children of this process; what is known of a file, is known.
         if let Some((owner @ Owner::Memory(_), first)) = self.plan.owner(w.extent) {
-            self.stored.add(owner, Run { start: first + w.skip + range.start as u64, len, file_offset });
+            self.note_stored(owner, Run { start: first + w.skip + range.start as u64, len, file_offset });
         }
         self.make(w, range, at, file_offset, sums);
     }

@@ -132,6 +132,8 @@ fn finish(
     write: impl Fn(&[u8], u64) -> io::Result<()>,
 ) -> Result<Summary, FinishError> {
     let extents = &streamed.extents;
+    // Its tables may be as large as ours.
+    plan.parent = None;
     for range in extent_ranges(&mut plan.tables) {
         let r = range.indices();
         let (first, end) = (streamed.first[r.start.min(streamed.first.len() - 1)], streamed.first[r.end]);

@@ -230,6 +230,7 @@ impl Reader<'_> {
         let made = &mut self.made[w.extent];
         unchanged.bytes += taken.len();
         if !old.is_compressed()
+            && !self.plan.ancestors.is_empty()
             && let Some((owner, first)) = self.plan.owner(w.extent)
         {
             self.stored.add(owner, Run { start: first + w.skip, len: taken.len(), file_offset: taken.to });
