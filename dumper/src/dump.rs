@@ -233,6 +233,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     plan.compress = request.compress;
     plan.dedup = request.dedup;
     plan.track = request.track;
+    plan.on_writer = Some(crate::sys::thread::make_way);
     (plan.parent, plan.shares) = (parent, shares);
     // What is killed has no other copy.
     plan.verify = request.fate == Fate::Kill;

@@ -91,6 +91,8 @@ pub struct Plan {
     pub earlier: HashMap<u32, u32>,
     /// Which address space each process has, as in [`Source::Memory`].
     pub spaces: HashMap<i32, u32>,
+    /// What each thread does that writes, before it begins.
+    pub on_writer: Option<fn()>,
     /// Verify what is taken from the parent unread, when all else has been read: otherwise only its checksums
     /// are taken, too.
     pub verify: bool,

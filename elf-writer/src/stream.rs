@@ -148,12 +148,18 @@ pub fn stream(
             true => (0..compress::threads())
                 .map(|_| {
                     let (full, free, order) = (full.clone(), free_tx.clone(), &order);
-                    scope.spawn(move || compress::work(file, order, &full, &free).map(|()| Vec::new()))
+                    scope.spawn(move || {
+                        plan.on_writer.into_iter().for_each(|begin| begin());
+                        compress::work(file, order, &full, &free).map(|()| Vec::new())
+                    })
                 })
                 .collect(),
             false => {
                 let (full, free) = (full.clone(), free_tx.clone());
-                vec![scope.spawn(move || write_all(file, &full, &free))]
+                vec![scope.spawn(move || {
+                    plan.on_writer.into_iter().for_each(|begin| begin());
+                    write_all(file, &full, &free)
+                })]
             }
         };
         // What writers alone have is closed when they have ended.

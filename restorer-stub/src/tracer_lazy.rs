@@ -179,8 +179,9 @@ pub fn fill(ctx: &'static Ctx, spaces: &'static [Space]) -> Result<()> {
     let states = ctx.work.slice(ctx.tids.len())?;
     let mut tracing = Tracing { ctx, states, helpers: [0; MAX_HELPERS], filler: None };
     ctx.shared.hand_over();
+    let mut filling: Option<&'static Filling> = None;
     if !spaces.is_empty() {
-        let filling: &'static Filling = ctx.work.value(Filling::new(ctx, spaces)?)?;
+        let filling: &'static Filling = *filling.insert(ctx.work.value(Filling::new(ctx, spaces)?)?);
         tracing.filler = Some(filling.filler()?);
         let mut slots = tracing.helpers.iter_mut();
         filling.start(|pid| slots.next().into_iter().for_each(|slot| *slot = pid))?;
@@ -190,6 +191,7 @@ pub fn fill(ctx: &'static Ctx, spaces: &'static [Space]) -> Result<()> {
         // One that is gone was killed: that is told below.
         let _ = ptrace::to_syscall(tid.load(Ordering::SeqCst));
     }
+    filling.into_iter().for_each(Filling::begin);
     report::passed("the program runs, while its memory is being filled");
     tracing.watch()?;
     report::passed("all memory is there");

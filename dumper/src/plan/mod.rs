@@ -289,6 +289,7 @@ impl Builder {
             urgent: Vec::new(),
             compress: false,
             track: false,
+            on_writer: None,
             dedup: false,
             parent: None,
         })

@@ -45,6 +45,19 @@ pub fn sched_attr(tid: i32) -> io::Result<SchedAttr> {
     Ok(attr)
 }
 
+/// Makes way for whoever wakes on the processor of the calling thread, which otherwise waits for up to 3 ms: a longer
+/// time slice than that one's lets it in at once, and costs us nothing else (PREEMPT_SHORT, kernel/sched/fair.c, Linux
+/// 6.12; before, the slice is ignored, and sleepers come first anyway).
+pub fn make_way() {
+    const SLICE: u64 = 100_000_000;
+    let Ok(attr) = sched_attr(0) else { return };
+    if attr.policy == libc::SCHED_OTHER as u32 {
+        let attr = SchedAttr { runtime: SLICE, ..attr };
+        // SAFETY: the record is only read, as far as its size says, which the kernel has filled in.
+        let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    }
+}
+
 /// getpriority(2): the nice value, which sched_getattr(2) does not tell of real-time threads.
 ///
 /// # Errors

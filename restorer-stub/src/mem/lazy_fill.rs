@@ -59,6 +59,8 @@ pub struct Filling {
     image: usize,
     /// Who made the helpers.
     tracer: i32,
+    /// 1 when the program runs.
+    begun: AtomicU32,
 }
 
 impl Filling {
@@ -67,7 +69,7 @@ impl Filling {
         // SAFETY: a new mapping, where the kernel finds room.
         let image = unsafe { mm::mmap(0, len, PROT_READ, MAP_SHARED, Some(ctx.image_fd), 0) }
             .map_err(Error::os("cannot map the image"))?;
-        Ok(Self { ctx, spaces, image, tracer: process::getpid() })
+        Ok(Self { ctx, spaces, image, tracer: process::getpid(), begun: AtomicU32::new(0) })
     }
 
     /// Starts as many helpers as are worth it; gives their ids to `started`. There is one at least.
@@ -89,6 +91,28 @@ impl Filling {
             }
         }
         Ok(())
+    }
+
+    /// Lets the helpers begin: the program's first instruction need not wait for a processor until they pause.
+    pub fn begin(&self) {
+        process::futex_set(&self.begun, 1);
+    }
+
+    fn wait_for_begin(&self) -> Result<()> {
+        /// Milliseconds between looks whether the tracer still lives.
+        const LOOK_EVERY: u32 = 20;
+        while self.begun.load(Ordering::SeqCst) == 0 {
+            self.check_tracer()?;
+            process::futex_wait_ms(&self.begun, 0, LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn check_tracer(&self) -> Result<()> {
+        match process::getppid() == self.tracer {
+            true => Ok(()),
+            false => Err(Error::new("its tracer was killed")),
+        }
     }
 
     /// The bytes of an extent that is not compressed.
@@ -140,9 +164,7 @@ impl Filler {
 
     /// Fills what somebody waits for.
     fn serve(&mut self) -> Result<()> {
-        if process::getppid() != self.filling.tracer {
-            return Err(Error::new("its tracer was killed"));
-        }
+        self.filling.check_tracer()?;
         for space in self.filling.spaces {
             let mut messages = [Message::default(); 16];
             let told = uffd::read(space.uffd(), &mut messages).map_err(Error::os("cannot read faults"))?;
@@ -231,10 +253,12 @@ impl Filler {
 
 fn helper(filling: &'static Filling, _: usize) -> ! {
     process::set_name(b"ckpt-fill\0\0\0\0\0\0\0");
+    sched::make_way();
     if filling.ctx.options.fill_stopped {
         let _ = process::kill(process::getpid(), SIGSTOP);
     }
-    match filling.filler().and_then(|mut filler| filler.run()) {
+    let filled = filling.filler().and_then(|mut filler| filling.wait_for_begin().and_then(|()| filler.run()));
+    match filled {
         Ok(()) => process::exit_group(0),
         Err(e) => {
             if filling.ctx.shared.explained.swap(1, Ordering::SeqCst) == 0 {

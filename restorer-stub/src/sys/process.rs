@@ -235,6 +235,13 @@ pub fn futex_wait(word: &AtomicU32, expected: u32) {
     let _ = unsafe { sys!(__NR_futex, word.as_ptr(), FUTEX_WAIT, expected, 0) };
 }
 
+/// As [`futex_wait`], for so long at most (less than a second).
+pub fn futex_wait_ms(word: &AtomicU32, expected: u32, ms: u32) {
+    let time = [0u64, u64::from(ms) * 1_000_000];
+    // SAFETY: the word is ours, the `struct timespec` is only read.
+    let _ = unsafe { sys!(__NR_futex, word.as_ptr(), FUTEX_WAIT, expected, time.as_ptr()) };
+}
+
 pub fn futex_wake(word: &AtomicU32) {
     // SAFETY: the kernel only uses the address.
     let _ = unsafe { sys!(__NR_futex, word.as_ptr(), FUTEX_WAKE, i32::MAX) };
