@@ -2,12 +2,9 @@
 
 use crate::criu::Criu;
 use crate::report::Row;
-use crate::victim::{Heart, Running, Tools, now_ns};
+use crate::victim::{Heart, Running, Tools, children, end_tree, now_ns};
 use crate::workloads::Workload;
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -272,21 +269,6 @@ fn crowd(
     Ok(())
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    children.split_whitespace().filter_map(|c| c.parse().ok()).collect()
-}
-
-fn descendants(pid: u32) -> Vec<u32> {
-    let mut all = children(pid);
-    let mut at = 0;
-    while let Some(pid) = all.get(at) {
-        all.extend(children(*pid));
-        at += 1;
-    }
-    all
-}
-
 /// PSS of a process and of all below it.
 fn memory_below(pid: u32) -> u64 {
     let below: u64 = children(pid).into_iter().map(memory_below).sum();
@@ -298,22 +280,7 @@ struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // The program may outlive a supervisor that is killed; and its id is in use until it is reaped.
-        let below = descendants(self.0.id());
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        for pid in &below {
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-        }
-        let patience = Instant::now() + Duration::from_millis(300);
-        // They are ours now (PR_SET_CHILD_SUBREAPER): the init of some containers reaps but now and then.
-        let is_there = |pid: &u32| {
-            let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
-            Path::new(&format!("/proc/{pid}")).exists()
-        };
-        while below.iter().any(is_there) && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        end_tree(&mut self.0);
     }
 }
 

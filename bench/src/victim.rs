@@ -2,6 +2,9 @@
 
 use crate::workloads::Workload;
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -189,8 +192,7 @@ impl Running {
 impl Running {
     /// Ends it, and waits until its ids are free.
     pub fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end_tree(&mut self.child);
     }
 }
 
@@ -198,4 +200,39 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Kills a child of ours, and all below it, and waits until their ids are free: the program may outlive a supervisor
+/// that is killed.
+pub fn end_tree(child: &mut Child) {
+    let below = descendants(child.id());
+    let _ = child.kill();
+    let _ = child.wait();
+    for pid in &below {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    let patience = Instant::now() + Duration::from_millis(300);
+    // They are ours now (PR_SET_CHILD_SUBREAPER): the init of some containers reaps but now and then.
+    let is_there = |pid: &u32| {
+        let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
+        Path::new(&format!("/proc/{pid}")).exists()
+    };
+    while below.iter().any(is_there) && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut all = children(pid);
+    let mut at = 0;
+    while let Some(pid) = all.get(at) {
+        all.extend(children(*pid));
+        at += 1;
+    }
+    all
+}
+
+pub fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|c| c.parse().ok()).collect()
 }
