@@ -181,7 +181,7 @@ pub fn fill(ctx: &'static Ctx, spaces: &'static [Space]) -> Result<()> {
     ctx.shared.hand_over();
     let mut filling: Option<&'static Filling> = None;
     if !spaces.is_empty() {
-        let filling: &'static Filling = *filling.insert(ctx.work.value(Filling::new(ctx, spaces)?)?);
+        let filling: &'static Filling = filling.insert(ctx.work.value(Filling::new(ctx, spaces)?)?);
         tracing.filler = Some(filling.filler()?);
         let mut slots = tracing.helpers.iter_mut();
         filling.start(|pid| slots.next().into_iter().for_each(|slot| *slot = pid))?;
