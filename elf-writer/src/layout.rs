@@ -168,7 +168,7 @@ fn loadable(tables: &Tables, run: &Run) -> bool {
         && vma.flags & vma_flags::HUGETLB == 0
         && run.addr >= LOWEST
         && run.addr + run.len <= STACK_WINDOW
-        && run.len.is_multiple_of(PAGE_SIZE)
+        && [run.len, run.file_offset].iter().all(|n| n.is_multiple_of(PAGE_SIZE))
 }
 
 /// The largest loadable runs, `max` at most, in address order.

@@ -39,6 +39,8 @@ pub const BUFFERS: usize = 6;
 const _: () = assert!(compress::BUFFERS <= MOST_BUFFERS);
 /// Most pieces read at once (IOV_MAX of process_vm_readv).
 const MAX_PIECES: usize = 1024;
+/// Most pieces of a buffer, with those that are not read.
+const MAX_WANTED: usize = 32 * MAX_PIECES;
 /// Small contents (pipe data, tails of files) are aligned to this in the image.
 const SMALL_ALIGN: u64 = 64;
 
@@ -354,8 +356,8 @@ impl<'a> Reader<'a> {
     /// What comes into the next buffer, and how much that is; `at`: extent in `order`, and bytes of it.
     fn next(&self, order: &[usize], at: &mut (usize, u64)) -> (Vec<Wanted>, usize) {
         let (next, skip) = (&mut at.0, &mut at.1);
-        let (mut wanted, mut filled) = (Vec::new(), 0);
-        while *next < order.len() && filled < CHUNK && wanted.len() < MAX_PIECES {
+        let (mut wanted, mut filled, mut pieces) = (Vec::new(), 0, 0);
+        while *next < order.len() && filled < CHUNK && pieces < MAX_PIECES && wanted.len() < MAX_WANTED {
             let extent = &self.plan.tables.extents[order[*next]];
             let unread = self.parent.as_ref().and_then(|p| p.unchanged.at(order[*next], extent.addr + *skip));
             if let Some(taken) = unread.filter(|t| t.addr == extent.addr + *skip) {
@@ -375,6 +377,7 @@ impl<'a> Reader<'a> {
             }
             if len > 0 {
                 wanted.push(Wanted { extent: order[*next], skip: *skip, len, unread: None });
+                pieces += 1;
                 filled += len;
                 *skip += len as u64;
             }
@@ -411,16 +414,16 @@ impl<'a> Reader<'a> {
         self.fresh = true;
         for w in wanted {
             let planned = self.plan.tables.extents[w.extent];
-            if let Some(taken) = &w.unread {
-                self.keep_unread(w, taken);
-                continue;
-            }
-            let bytes = &buf[at..at + w.len];
             let page_wise = planned.addr.is_multiple_of(PAGE_SIZE) && planned.len >= PAGE_SIZE;
             if w.skip == 0 {
                 let align = if page_wise { PAGE_SIZE } else { SMALL_ALIGN };
                 self.offset = self.offset.next_multiple_of(align);
             }
+            if let Some(taken) = &w.unread {
+                self.keep_unread(w, taken);
+                continue;
+            }
+            let bytes = &buf[at..at + w.len];
             let mut known = if page_wise { self.known(source, w, bytes)? } else { Vec::new() };
             self.hashes = if page_wise && self.dedup.is_some() { dedup::hashes(bytes) } else { Vec::new() };
             self.duplicates(source, bytes, &mut known);

@@ -146,7 +146,12 @@ impl<'t> Launch<'t> {
             Some(stdio) => stdio,
             None => log_file(&err, self.who)?.into(),
         });
-        let child = command.spawn().with_context(|| format!("cannot start {words:?}"))?;
+        // A process that another test starts has, until it executes something, what we had open for writing.
+        let child = self.t.wait_for("end of writing to it", || match command.spawn() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => Ok(None),
+            started => Ok(Some(started)),
+        });
+        let child = child?.with_context(|| format!("cannot start {words:?}"))?;
         self.t.register(&self.name, child.id() as i32);
         Ok(Proc { t: self.t.handle(), name: self.name, out, err, child, status: None })
     }

@@ -92,6 +92,7 @@ impl Suite {
 
     /// Runs what the command line selects (the options of `cargo test -- ...`).
     pub fn run(self) -> ExitCode {
+        default_signals();
         close_inherited();
         if crate::binfmt::is_wanted() {
             return crate::binfmt::run_suite();
@@ -107,6 +108,23 @@ impl Suite {
             let _ = crate::build::tool("ckpt-dump");
         }
         libtest_mimic::run(&args, self.trials).exit_code()
+    }
+}
+
+/// What runs in the background of a script, or under nohup, ignores signals, and so would the victims: begins anew without
+/// that.
+fn default_signals() {
+    use std::os::unix::process::CommandExt;
+    const SIGNALS: [(u32, &str); 4] = [(1, "HUP"), (2, "INT"), (3, "QUIT"), (15, "TERM")];
+    let ignored = procfs::status(std::process::id() as i32, "SigIgn");
+    let ignored = ignored.and_then(|set| u64::from_str_radix(&set, 16).ok()).unwrap_or(0);
+    let names: Vec<&str> =
+        SIGNALS.iter().filter(|(n, _)| ignored & 1 << (n - 1) != 0).map(|(_, n)| *n).collect();
+    if !names.is_empty() && std::env::var_os("CKPT_SIGNALS_RESET").is_none() {
+        let mut again = std::process::Command::new("env");
+        again.arg(format!("--default-signal={}", names.join(","))).arg("CKPT_SIGNALS_RESET=1");
+        let error = again.args(std::env::args_os()).exec();
+        eprintln!("cannot reset ignored signals: env: {error}");
     }
 }
 

@@ -17,6 +17,7 @@ fn main() -> std::process::ExitCode {
     suite.test("every_kind_of_change::snapshot", |t| series(t, &["--snapshot"]));
     suite.test("every_kind_of_change::dedup", |t| series(t, &["--dedup"]));
     suite.test("every_kind_of_change::compress", |t| series(t, &["--compress"]));
+    suite.test("every_kind_of_change::snapshot_compress", |t| series(t, &["--snapshot", "--compress"]));
     suite.test("every_kind_of_change::mixed", mixed);
     suite.test("many_generations", many_generations);
     suite.test("xfs", |t| xfs(t, |t| series_in(t, &[], "mnt/")));

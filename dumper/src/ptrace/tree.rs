@@ -28,6 +28,8 @@ pub struct FrozenTree {
     since: Instant,
     /// Of the cgroup that they are in.
     freezer: Option<Freezer>,
+    /// Waited for when they run on.
+    undertaker: Undertaker,
 }
 
 /// A process that has ended, and whose parent does not know yet.
@@ -78,13 +80,13 @@ impl FrozenTree {
         let since = Instant::now();
         let mut seized = Seized::new(whole);
         let root_frozen = Frozen::stop(root, &mut seized, gadgets)?;
-        let mut tree = Self { live: vec![root_frozen], zombies: Vec::new(), since, freezer };
+        let mut tree = Self { live: vec![root_frozen], zombies: Vec::new(), since, freezer, undertaker };
         if whole {
             check_not_above_us(root)?;
             tree.descend(&mut seized)?;
         }
         tree.let_go_of_strangers(seized);
-        drop(undertaker);
+        tree.undertaker.dismiss();
         crate::report::lap("stopped");
         failpoint::hit("after-freeze")?;
         if let Some(freezer) = &tree.freezer {

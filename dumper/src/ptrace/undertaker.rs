@@ -27,7 +27,7 @@ pub fn attaching<T>(pid: i32, seize: impl FnOnce() -> T) -> T {
     result
 }
 
-/// At work until dropped.
+/// At work until dismissed.
 #[derive(Debug)]
 pub struct Undertaker {
     done: Arc<AtomicBool>,
@@ -44,11 +44,18 @@ impl Undertaker {
     }
 }
 
+impl Undertaker {
+    /// Nothing is attached to any more: it ends, and is not waited for while something is stopped.
+    pub fn dismiss(&self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.iter().for_each(|thread| thread.thread().unpark());
+    }
+}
+
 impl Drop for Undertaker {
     fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
+        self.dismiss();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             let _ = thread.join();
         }
     }

@@ -108,9 +108,7 @@ impl Reader<'_> {
         bytes: &[u8],
         known: &mut Vec<Run>,
     ) -> Result<(), WriteError> {
-        let Some(parent) = self.parent.as_mut().filter(|p| p.may_have(self.plan, w.extent)) else {
-            return Ok(());
-        };
+        let Some(parent) = &mut self.parent else { return Ok(()) };
         let planned = self.plan.tables.extents[w.extent];
         let addr = planned.addr + w.skip;
         let equal = parent.equal(w.extent, addr, bytes).map_err(|source| WriteError::Content {

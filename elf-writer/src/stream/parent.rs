@@ -7,8 +7,8 @@ use super::{Progress, unchanged};
 use crate::WriteError;
 use crate::alias::{Owner, Run, Stored};
 use crate::dedup::SHORTEST;
-use crate::plan::{ContentSource, Plan, Tables};
-use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE, extent_flags};
+use crate::plan::{ContentSource, Plan, Tables, UNCHANGED};
+use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE};
 use ckpt_reader::ImageFile;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -51,6 +51,11 @@ impl<'a> Parent<'a> {
         }
         let old = image.image()?;
         let unchanged = Unchanged::new(&old, plan, &spaces, start)?;
+        // Of a VMA that was tracked, what is read was written to since, and is not worth a comparison.
+        let is_unchanged = |e: &Extent| e.flags & UNCHANGED != 0;
+        for vma in tables.vmas.iter().filter(|v| tables.extents[v.dirty.indices()].iter().any(is_unchanged)) {
+            spaces[vma.dirty.indices()].fill(NONE);
+        }
         // What cannot be shared is written as fast as it is compared; compressed blocks are at no page boundary.
         let stored = if shares && !plan.compress { earlier(&old, tables)? } else { Stored::default() };
         let (shared, buffer) = (Vec::new(), Vec::new());
@@ -65,13 +70,6 @@ impl<'a> Parent<'a> {
             buffer,
             bytes: [0; 2],
         })
-    }
-
-    /// Whether what is read of a planned extent may be equal to something in the parent. What was written to since
-    /// is not worth a look.
-    pub fn may_have(&self, plan: &Plan, extent: usize) -> bool {
-        let embedded = plan.tables.extents[extent].flags & extent_flags::EMBEDDED_FILE != 0;
-        embedded || self.spaces.get(extent).is_none_or(|space| !plan.earlier.contains_key(space))
     }
 
     /// Runs of pages at `addr`, of planned extent `extent`, that are the same in the parent, byte by byte: relative
@@ -112,7 +110,12 @@ impl<'a> Parent<'a> {
         source: &mut dyn ContentSource,
         progress: &mut Progress<'_>,
     ) -> Result<(), WriteError> {
-        let failed = |source| WriteError::Output { what: "cannot write", path: path.into(), source };
+        let failed = |e: CopyError| match e {
+            CopyError::Read(e) => WriteError::Parent(format!("cannot read it: {e}")),
+            CopyError::Write(source) => {
+                WriteError::Output { what: "cannot write", path: path.into(), source }
+            }
+        };
         let done = plan.tables.extents.iter().map(|e| e.len).sum();
         let regions = &self.unchanged.regions;
         let found = self.shared.iter().map(|r| (r, self.shares));
@@ -126,18 +129,23 @@ impl<'a> Parent<'a> {
             };
             shared.or_else(|_| copy(self.image.file(), r, file, &mut self.buffer)).map_err(failed)?;
         }
-        self.unchanged.sums(self.image, made)
+        self.unchanged.sums(self.image, made, &mut || progress(done))
     }
 }
 
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
 /// Where blocks cannot be shared, or sharing has failed although it was possible for the first page.
-fn copy(from: &File, r: &Region, to: &File, buffer: &mut Vec<u8>) -> io::Result<()> {
+fn copy(from: &File, r: &Region, to: &File, buffer: &mut Vec<u8>) -> Result<(), CopyError> {
     buffer.resize(1 << 20, 0);
     let mut done = 0;
     while done < r.len {
         let part = (r.len - done).min(buffer.len() as u64) as usize;
-        from.read_exact_at(&mut buffer[..part], r.from + done)?;
-        to.write_all_at(&buffer[..part], r.to + done)?;
+        from.read_exact_at(&mut buffer[..part], r.from + done).map_err(CopyError::Read)?;
+        to.write_all_at(&buffer[..part], r.to + done).map_err(CopyError::Write)?;
         done += part as u64;
     }
     Ok(())

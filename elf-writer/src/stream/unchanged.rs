@@ -12,6 +12,7 @@ use ckpt_format::content::MAX_EXTENT;
 use ckpt_format::{Extent, FormatError, Image, NONE, PAGE_SIZE, checksum, extent_flags};
 use ckpt_reader::{ImageFile, Scratch};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 /// Parts of an extent that are shorter than this fraction of it are read instead: the checksum of one costs a
 /// read of the whole extent.
@@ -116,7 +117,7 @@ impl Unchanged {
             }
         }
         out.leave_sparse_blocks(parent);
-        out.place(parent, plan, start);
+        out.place(parent, plan, start)?;
         Ok(out)
     }
 
@@ -139,12 +140,16 @@ impl Unchanged {
     }
 
     /// Gives everything its place in the new file.
-    fn place(&mut self, parent: &Image<'_>, plan: &Plan, start: u64) {
+    fn place(&mut self, parent: &Image<'_>, plan: &Plan, start: u64) -> Result<(), FormatError> {
+        const CONTRADICTION: FormatError = FormatError::Reference("extent");
         let mut ranges = Vec::new();
         for t in self.taken.iter().flatten() {
             let e = &parent.extents[t.of as usize];
             if e.is_compressed() {
-                self.blocks.insert(e.file_offset, [u64::from(e.block_len), u64::from(e.stored_len)]);
+                let lens = [u64::from(e.block_len), u64::from(e.stored_len)];
+                if self.blocks.insert(e.file_offset, lens).is_some_and(|before| before != lens) {
+                    return Err(CONTRADICTION);
+                }
             } else {
                 ranges.push((t.from(e), t.len()));
             }
@@ -157,11 +162,16 @@ impl Unchanged {
             let (len, align) = if e.is_compressed() { (e.stored(), 1) } else { (t.len(), PAGE_SIZE) };
             let from = t.from(e);
             t.to = match self.regions.shared {
-                true => self.regions.place(from).unwrap_or(0),
+                true => self.regions.place(from).ok_or(CONTRADICTION)?,
                 false => self.regions.copy(from, len, align),
             };
+            // Something compressed overlaps it.
+            if !t.to.is_multiple_of(align) {
+                return Err(CONTRADICTION);
+            }
         }
         self.regions.end = self.regions.end.next_multiple_of(PAGE_SIZE);
+        Ok(())
     }
 
     /// The first run of a planned extent that does not end before this address.
@@ -176,7 +186,12 @@ impl Unchanged {
     }
 
     /// Computes the checksums that are not known, from bytes that match their own.
-    pub fn sums(&self, parent: &ImageFile, made: &mut [Vec<Extent>]) -> Result<(), WriteError> {
+    pub fn sums(
+        &self,
+        parent: &ImageFile,
+        made: &mut [Vec<Extent>],
+        progress: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(), WriteError> {
         let damaged = |e: &dyn std::fmt::Display| WriteError::Parent(e.to_string());
         let image = parent.image().map_err(|e| damaged(&e))?;
         let (mut scratch, mut buffer) = (Scratch::default(), Vec::new());
@@ -189,6 +204,9 @@ impl Unchanged {
                     let soon =
                         self.parts[asked..].iter().take(2 * AHEAD).skip(if asked == 0 { 0 } else { AHEAD });
                     soon.for_each(|p| parent.will_need(&image.extents[p.of as usize]));
+                    if progress().is_break() {
+                        return Err(WriteError::Interrupted);
+                    }
                 }
                 asked += 1;
                 let e = &image.extents[part.of as usize];
