@@ -228,7 +228,7 @@ fn dump_it(request: &Request<'_>, progress: Progress<'_>) -> Result<Outcome, Ref
     stop_requested()?;
     let mut plan = plan::plan(&facts, &stub, request.options.clone()).map_err(|obstacles| {
         narrate(&facts);
-        named(obstacles)
+        refusal(obstacles, &frozen)
     })?;
     plan.compress = request.compress;
     plan.dedup = request.dedup;
@@ -326,8 +326,12 @@ impl Stopped {
     }
 }
 
-/// With the names of the processes, which are still stopped.
-fn named(mut obstacles: Vec<Obstacle>) -> Refusal {
+/// With the names of the processes, which are still stopped: unless one was killed meanwhile, of which /proc tells little.
+fn refusal(mut obstacles: Vec<Obstacle>, frozen: &FrozenTree) -> Refusal {
+    let killed = |o: &&Obstacle| frozen.live.iter().any(|f| f.pid() == o.pid) && preflight::is_gone(o.pid);
+    if let Some(o) = obstacles.iter().find(killed) {
+        return Refusal::Error(Failure::Vanished(o.pid).into());
+    }
     obstacles.iter_mut().for_each(|o| o.name = proc::name(o.pid));
     Refusal::Obstacles(obstacles)
 }
