@@ -9,7 +9,7 @@ use crate::report::{Error, Result};
 use crate::sys::process::{self, futex_set, futex_wait, futex_wake};
 use crate::sys::thread;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use linux_raw_sys::general::{FUTEX_OWNER_DIED, FUTEX_WAITERS};
+use linux_raw_sys::general::{__WALL, FUTEX_OWNER_DIED, FUTEX_WAITERS, WNOHANG};
 use linux_raw_sys::prctl::PR_SET_PDEATHSIG;
 use zerocopy::FromZeros;
 
@@ -165,6 +165,19 @@ impl Shared {
             }
             futex_wait(&self.tracer_pid, 0);
         }
+    }
+
+    /// The same in who made the process that is to trace, of which no word says yet that it is dead. False if it is.
+    pub fn wait_for_tracer_of(&self, child: i32) -> bool {
+        /// Milliseconds between looks.
+        const LOOK_EVERY: u32 = 20;
+        while self.tracer_pid.load(Ordering::SeqCst) == 0 {
+            if !matches!(process::wait(child, __WALL | WNOHANG), Ok(None)) {
+                return false;
+            }
+            process::futex_wait_ms(&self.tracer_pid, 0, LOOK_EVERY);
+        }
+        true
     }
 
     /// The tracer: all have done the step and may go on.

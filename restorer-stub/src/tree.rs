@@ -379,7 +379,9 @@ fn try_namespace(ctx: &'static Ctx) -> Result<core::convert::Infallible> {
         run_init(ctx);
     }
     // Its child with the saved id must not come before it: the first one is process 1.
-    ctx.shared.wait_for_tracer();
+    if !ctx.shared.wait_for_tracer_of(init) {
+        return Err(Error::new("somebody killed the namespace's init"));
+    }
     let program = fork_program(ctx, Mode::Ns)?;
     note(format_args!("restoring in a pid namespace: process {program} outside of it"));
     close_unneeded(ctx);

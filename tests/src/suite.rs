@@ -111,6 +111,12 @@ impl Suite {
     }
 }
 
+/// Names of a process that is to become the program: the image's, with the handler those of its restorer, too.
+fn is_restoring(comm: &str) -> bool {
+    let descriptor = comm.bytes().all(|b| b.is_ascii_digit());
+    comm.ends_with(".ckpt") || comm.starts_with("memfd:") || comm.starts_with("ckpt-") || descriptor
+}
+
 /// What runs in the background of a script, or under nohup, ignores signals, and so would the victims: begins anew without
 /// that.
 fn default_signals() {
@@ -372,7 +378,7 @@ impl T {
             let before = procfs::exe_name(pid);
             let before = before == me || before.as_deref() == Some("setpriv");
             Ok(!before
-                && procfs::comm(pid).is_some_and(|comm| !comm.ends_with(".ckpt"))
+                && procfs::comm(pid).is_some_and(|comm| !is_restoring(&comm))
                 && procfs::status(pid, "TracerPid").as_deref() == Some("0")
                 && procfs::group(pid) == [pid])
         })

@@ -272,7 +272,12 @@ fn send(fd: Fd, mut bytes: &[u8], r: &TcpRepair, on: On) -> Result<()> {
                 widened = true;
                 force(fd, SO_SNDBUFFORCE, (r.send_buffer / 2).saturating_add(4 << 20));
             }
-            Err(e) => return Err(Error::os("cannot send what the program had written")(e).on(on)),
+            Err(e) => {
+                // SO_SNDBUFFORCE is for root outside of user namespaces only.
+                return Err(Error::os("cannot send what the program had written")(e)
+                    .on(on)
+                    .remedy("raise net.core.wmem_max, or run the image as root, in no user namespace"));
+            }
         }
     }
     Ok(())
