@@ -21,7 +21,7 @@ static int make(void) {
     CHECK(setsockopt(fd, SOL_RAW, 1 /* ICMP_FILTER */, &filter, sizeof filter) == 0);
     char ip[30];
     for (int i = 1; i <= 2; i++) {
-        snprintf(ip, sizeof ip, "127.%d.%d.%d", 100 * i + (getpid() >> 16 & 63), getpid() >> 8 & 255, getpid() & 255);
+        snprintf(ip, sizeof ip, "127.%d.%d.%d", 64 * i + (getpid() >> 16 & 63), getpid() >> 8 & 255, getpid() & 255);
         *(i == 1 ? &home : &far) = place(ip, 0);
     }
     CHECK(bind(fd, &home.any, home.len) == 0 && connect(fd, &far.any, far.len) == 0);

@@ -26,10 +26,13 @@ int main(void) {
     put_at(0x7ffffffde000, PAGE);
     int at_the_top = used; // without ASLR the stack itself is there
     CHECK(at_the_top >= 2);
-    for (uint64_t a = 0x7ffc00000000; a < 0x7fffff000000; a += 0x0c000000) put_at(a, PAGE);
+    uint64_t here = (uint64_t)&here & ~(PAGE - 1);
+    for (uint64_t a = 0x7ffc00000000; a < 0x7fffff000000; a += 0x0c000000) {
+        // The stack must be able to grow.
+        if (a < here - (32 << 20) || a > here) put_at(a, PAGE);
+    }
     CHECK(used > 20);
     // Beside our own vDSO and stack.
-    uint64_t here = (uint64_t)&here & ~(PAGE - 1);
     put_at(here - (64 << 20), PAGE);
     maps_save();
     ready();
