@@ -48,7 +48,7 @@ static void connected(void) {
     pid_t between = fork();
     if (between == 0) {
         char c;
-        if (fork() == 0) recv(accept(server, NULL, NULL), &c, 1, 0);
+        if (fork() == 0 && close(client) == 0) recv(accept(server, NULL, NULL), &c, 1, 0);
         _exit(0);
     }
     CHECK(waitpid(between, NULL, 0) == between && close(server) == 0);
