@@ -136,7 +136,7 @@ pub fn stream(
     let mut start = start;
     if let Some(parent) = plan.parent.as_deref() {
         let parent = Parent::new(parent, plan, start).map_err(|e| WriteError::Parent(e.to_string()))?;
-        start = parent.unchanged.regions.end.max(start);
+        start = parent.unchanged.regions.end;
         reader.offset = start;
         reader.parent = Some(parent);
     }
@@ -144,6 +144,7 @@ pub fn stream(
     let (free_tx, free_rx) = channel();
     let mut buffers = Buffers::new(room, free_rx, full_tx);
     let order = Order::new(start);
+    let begin = || plan.on_writer.into_iter().for_each(|begin| begin());
     let result = std::thread::scope(|scope| {
         let full = Arc::new(Mutex::new(full_rx));
         let writers: Vec<_> = match plan.compress {
@@ -151,7 +152,7 @@ pub fn stream(
                 .map(|_| {
                     let (full, free, order) = (full.clone(), free_tx.clone(), &order);
                     scope.spawn(move || {
-                        plan.on_writer.into_iter().for_each(|begin| begin());
+                        begin();
                         compress::work(file, order, &full, &free).map(|()| Vec::new())
                     })
                 })
@@ -159,7 +160,7 @@ pub fn stream(
             false => {
                 let (full, free) = (full.clone(), free_tx.clone());
                 vec![scope.spawn(move || {
-                    plan.on_writer.into_iter().for_each(|begin| begin());
+                    begin();
                     write_all(file, &full, &free)
                 })]
             }

@@ -35,6 +35,7 @@
 pub mod binfmt;
 mod build;
 mod ckpt;
+mod mounted;
 mod network;
 mod process;
 pub mod procfs;
@@ -47,6 +48,7 @@ mod workdir;
 
 pub use build::{Variant, tool, victim as victim_program};
 pub use ckpt::{Dump, Dumped, Restore, failpoints};
+pub use mounted::Mounted;
 pub use process::{Launch, Proc};
 pub use pty::Terminal;
 pub use scenario::Scenarios;

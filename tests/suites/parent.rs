@@ -1,9 +1,8 @@
 //! `--parent`: what is equal to an earlier image is shared with it, and what comes back is exact.
 
-use ckpt_tests::{Context, Error, Proc, Suite, T, TestResult, ensure, have, need_root, skip};
+use ckpt_tests::{Context, Error, Mounted, Proc, Suite, T, TestResult, ensure, skip};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 fn main() -> std::process::ExitCode {
     let mut suite = Suite::new("parent");
@@ -17,36 +16,6 @@ fn main() -> std::process::ExitCode {
     suite.test("compressed_parent", |t| compressed(t, &["--compress"], &[]));
     suite.test("not_an_image", not_an_image);
     suite.run()
-}
-
-/// A file system of its own in a file, unmounted in the end.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn run(command: &mut Command) -> TestResult {
-    let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-fn mount(t: &T, mkfs: &str) -> Result<Mounted, Error> {
-    need_root()?;
-    if !have(mkfs) && !std::path::Path::new("/usr/sbin").join(mkfs).exists() {
-        skip!("no {mkfs}");
-    }
-    let (file, dir) = (t.path("disk"), t.path("mnt"));
-    std::fs::File::create(&file)?.set_len(1 << 30)?;
-    run(Command::new(mkfs).arg("-q").arg(&file).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))?;
-    std::fs::create_dir(&dir)?;
-    if let Err(e) = run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&dir)) {
-        skip!("cannot mount a file: {e}");
-    }
-    Ok(Mounted(dir))
 }
 
 /// The victim after its first dump, and after its changes.
@@ -74,8 +43,8 @@ fn dump_again(
 }
 
 fn shares(t: &T, mkfs: &str, more: &[&str]) -> TestResult {
-    let mounted = mount(t, mkfs)?;
-    let (old, new) = (mounted.0.join("old.ckpt"), mounted.0.join("new.ckpt"));
+    let mounted = Mounted::new(t, mkfs)?;
+    let (old, new) = (mounted.path().join("old.ckpt"), mounted.path().join("new.ckpt"));
     let victim = changed(t, old.clone())?;
     let (inherited, stored) = dump_again(t, victim, old.clone(), new, more)?;
     // Of five parts of 8 MiB less than two were changed or have moved; two are new.
@@ -88,8 +57,8 @@ fn shares(t: &T, mkfs: &str, more: &[&str]) -> TestResult {
 }
 
 fn replaces(t: &T) -> TestResult {
-    let mounted = mount(t, "mkfs.xfs")?;
-    let image = mounted.0.join("same.ckpt");
+    let mounted = Mounted::new(t, "mkfs.xfs")?;
+    let image = mounted.path().join("same.ckpt");
     let victim = changed(t, image.clone())?;
     let (inherited, _) = dump_again(t, victim, image.clone(), image, &[])?;
     ensure!(inherited > 20 << 20, "{inherited} bytes were shared");
@@ -98,8 +67,8 @@ fn replaces(t: &T) -> TestResult {
 
 /// Damaged contents are not equal to anything, whatever their checksum says.
 fn damaged(t: &T) -> TestResult {
-    let mounted = mount(t, "mkfs.xfs")?;
-    let (old, new) = (mounted.0.join("old.ckpt"), mounted.0.join("new.ckpt"));
+    let mounted = Mounted::new(t, "mkfs.xfs")?;
+    let (old, new) = (mounted.path().join("old.ckpt"), mounted.path().join("new.ckpt"));
     let victim = changed(t, old.clone())?;
     let file = std::fs::File::options().read(true).write(true).open(&old)?;
     let len = file.metadata()?.len();

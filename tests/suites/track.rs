@@ -1,7 +1,7 @@
 //! `--track`: what the program did not write to is taken from the parent unread, and every image is exact.
 
 use ckpt_tests::{
-    Context, Error, Proc, Suite, T, TestResult, Who, bail, ensure, have, need_root, procfs, skip, tool,
+    Context, Error, Mounted, Proc, Suite, T, TestResult, Who, bail, ensure, procfs, skip, tool,
 };
 use serde_json::Value;
 use std::process::Command;
@@ -213,22 +213,8 @@ fn generations(t: &T, dir: &str) -> TestResult {
 }
 
 fn xfs(t: &T, body: impl FnOnce(&T) -> TestResult) -> TestResult {
-    need_root()?;
-    if !have("mkfs.xfs") && !std::path::Path::new("/usr/sbin/mkfs.xfs").exists() {
-        skip!("no mkfs.xfs");
-    }
-    let (file, dir) = (t.path("disk"), t.path("mnt"));
-    std::fs::File::create(&file)?.set_len(1 << 30)?;
-    let path = "/usr/sbin:/usr/bin:/sbin:/bin";
-    let made = Command::new("mkfs.xfs").arg("-q").arg(&file).env("PATH", path).status()?;
-    std::fs::create_dir(&dir)?;
-    let mounted = Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&dir).status()?;
-    if !made.success() || !mounted.success() {
-        skip!("cannot mount a file");
-    }
-    let result = body(t);
-    Command::new("umount").arg("-l").arg(&dir).status()?;
-    result
+    let _mounted = Mounted::new(t, "mkfs.xfs")?;
+    body(t)
 }
 
 fn first(t: &T) -> Result<String, Error> {

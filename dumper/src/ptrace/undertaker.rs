@@ -42,9 +42,7 @@ impl Undertaker {
         let thread = thread::Builder::new().name("undertaker".into()).spawn(move || work(&seen)).ok();
         Self { done, thread }
     }
-}
 
-impl Undertaker {
     /// Nothing is attached to any more: it ends, and is not waited for while something is stopped.
     pub fn dismiss(&self) {
         self.done.store(true, Ordering::Relaxed);

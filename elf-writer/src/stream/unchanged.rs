@@ -75,7 +75,7 @@ pub struct Unchanged {
 
 /// Whole pages, in the image, and as they are.
 pub fn is_whole(image: &Image<'_>, e: &Extent) -> bool {
-    e.file_offset.is_multiple_of(PAGE_SIZE) && !e.is_compressed() && can_be_taken(image, e)
+    !e.is_compressed() && can_be_taken(image, e)
 }
 
 /// Whole pages, in the image; they may be a part of a compressed block.
