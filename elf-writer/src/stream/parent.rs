@@ -1,7 +1,7 @@
 //! An earlier image: what is still equal to it is not written again, but shared with it by the file system.
 
 use super::known;
-use super::regions::Region;
+use super::regions::{self, Region};
 use super::unchanged::Unchanged;
 use super::{Progress, unchanged};
 use crate::WriteError;
@@ -94,10 +94,7 @@ impl<'a> Parent<'a> {
 
     /// What is at `from` in the parent will be at `to` in the new file.
     pub fn take(&mut self, from: u64, to: u64, len: u64) {
-        match self.shared.last_mut() {
-            Some(last) if last.from + last.len == from && last.to + last.len == to => last.len += len,
-            _ => self.shared.push(Region { from, to, len }),
-        }
+        regions::append(&mut self.shared, Region { from, to, len });
     }
 
     /// Shares, or copies, everything that was taken, and completes the extents `made` of it.

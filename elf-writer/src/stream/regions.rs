@@ -88,13 +88,18 @@ impl Regions {
         }
         let to = self.end.next_multiple_of(align);
         self.placed.add(FILE, Run { start: from, len, file_offset: to });
-        match self.all.last_mut() {
-            Some(last) if (last.from + last.len, last.to + last.len) == (from, to) => last.len += len,
-            _ => self.all.push(Region { from, to, len }),
-        }
+        append(&mut self.all, Region { from, to, len });
         self.taken += len;
         self.end = to + len;
         to
+    }
+}
+
+/// Adds a region, to the last one if it follows that in both files.
+pub fn append(all: &mut Vec<Region>, r: Region) {
+    match all.last_mut() {
+        Some(last) if (last.from + last.len, last.to + last.len) == (r.from, r.to) => last.len += r.len,
+        _ => all.push(r),
     }
 }
 
